@@ -1,0 +1,55 @@
+/* woolly: the coordinator's command line. Each subcommand is a row of the table below and a file in commands/. */
+#include <stdio.h>
+#include <string.h>
+
+#include "commands/commands.h"
+
+typedef struct command {
+    const char *name;
+    int (*run) (int argc, char **argv);
+    const char *summary;
+} command;
+
+static const command commands[] = {
+    {"run", wl_command_run, "answer one prompt"},
+    {"score", wl_command_score, "log-probabilities and perplexity of given tokens or text"},
+    {"plan", wl_command_plan, "show how the model would be split, without running"},
+    {"inspect", wl_command_inspect, "show a model's metadata and tensors"},
+    {"tokenize", wl_command_tokenize, "turn text into token ids"},
+    {"template", wl_command_template, "render a chat template"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+int wl_command_failed (const char *name, const wl_error *err)
+{
+    fprintf (stderr, "woolly %s: %s\n", name, err->text);
+    return err->code;
+}
+
+static void print_usage (FILE *out)
+{
+    fprintf (out, "usage: woolly COMMAND [flags]      (woolly COMMAND --help lists them)\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf (out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+}
+
+int main (int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage (stderr);
+        return WL_ERROR_USAGE;
+    }
+    if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0 || strcmp (argv[1], "help") == 0) {
+        print_usage (stdout);
+        return 0;
+    }
+    if (strcmp (argv[1], "--version") == 0) {
+        printf ("woolly %s\n", WOOLLY_VERSION);
+        return 0;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp (argv[1], commands[i].name) == 0)
+            return commands[i].run (argc - 1, argv + 1);
+    fprintf (stderr, "woolly: unknown command \"%s\": run `woolly --help` for the list\n", argv[1]);
+    return WL_ERROR_USAGE;
+}
