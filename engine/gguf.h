@@ -58,7 +58,7 @@ typedef struct wl_tensor {
     uint64_t bytes;     /* of the data */
     uint64_t offset;    /* of the data, from the start of its file */
     uint32_t part;      /* index of the file of a split model, 0 otherwise */
-    const void *data;   /* mapped; `bytes` long; NULL in a vocabulary-only opening */
+    const void *data;   /* mapped; `bytes` long; NULL after wl_gguf_open_header */
 } wl_tensor;
 
 typedef enum wl_value_type { /* GGUF's numbers */
@@ -89,6 +89,9 @@ typedef struct wl_gguf wl_gguf;
 wl_gguf *wl_gguf_open (const char *path, wl_error *err);
 /* The same over bytes in memory (fuzzers, tests); the bytes must outlive the result. */
 wl_gguf *wl_gguf_open_memory (const void *bytes, size_t length, const char *name, wl_error *err);
+/* Over a header alone (wl_gguf_header of a file that is elsewhere): tensors are described, their `data` is NULL. Of a split model only
+ * the first part's tensors are there. */
+wl_gguf *wl_gguf_open_header (const void *bytes, size_t length, const char *name, wl_error *err);
 void wl_gguf_free (wl_gguf **gguf);
 
 const char *wl_gguf_path (const wl_gguf *gguf);
@@ -113,7 +116,7 @@ bool wl_gguf_bool (const wl_gguf *gguf, const char *key, bool *out);
 bool wl_gguf_text (const wl_gguf *gguf, const char *key, wl_text *out);
 
 /* Arrays: length, or false when absent or not an array. Elements of fixed-width arrays by index (converted as above); text
- * arrays by index in O(1) (an index of offsets is built on opening). */
+ * arrays by index in O(1) (an index of offsets is built on opening). array_i64 reads bools as 0 and 1. */
 bool wl_gguf_array (const wl_gguf *gguf, const char *key, wl_value_type *element, size_t *length);
 bool wl_gguf_array_text (const wl_gguf *gguf, const char *key, size_t index, wl_text *out);
 bool wl_gguf_array_i64 (const wl_gguf *gguf, const char *key, size_t index, int64_t *out);
