@@ -1,0 +1,120 @@
+/* A stage's weights and their products; see weights.h. */
+#include "weights.h"
+
+#include "memory.h"
+
+enum { ALIGNMENT = 64, PACK_TILES = 16 };
+
+/* -- packing -------------------------------------------------------------------------------------------------------------------- */
+
+static size_t tiles_of (uint64_t rows)
+{
+    return (size_t) ((rows + WL_TILE_ROWS - 1) / WL_TILE_ROWS);
+}
+
+static size_t tile_bytes_of (const wl_tensor *tensor, const wl_format *format)
+{
+    return (size_t) (tensor->dims[0] / format->block_elements) * format->tile_bytes;
+}
+
+uint64_t wl_matrix_bytes (const wl_tensor *tensor)
+{
+    const wl_format *format = wl_format_find (tensor->type);
+    uint64_t bytes = (uint64_t) tiles_of (tensor->dims[1]) * tile_bytes_of (tensor, format);
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+typedef struct pack_job {
+    const wl_matrix *matrix;
+    const uint8_t *data;
+    size_t row_bytes;
+} pack_job;
+
+static void pack_chunk (void *context, size_t chunk, size_t thread)
+{
+    (void) thread;
+    const pack_job *job = context;
+    const wl_matrix *m = job->matrix;
+    size_t end = (chunk + 1) * PACK_TILES < m->n_tiles ? (chunk + 1) * PACK_TILES : m->n_tiles;
+    for (size_t tile = chunk * PACK_TILES; tile < end; tile++) {
+        const void *rows[WL_TILE_ROWS];
+        for (size_t i = 0; i < WL_TILE_ROWS; i++) {
+            size_t row = tile * WL_TILE_ROWS + i;
+            rows[i] = row < m->rows ? job->data + row * job->row_bytes : NULL;
+        }
+        m->format->pack (m->tiles + tile * m->tile_bytes, rows, m->columns);
+    }
+}
+
+void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory, wl_thread_pool *pool)
+{
+    const wl_format *format = wl_format_find (tensor->type);
+    *matrix = (wl_matrix) {
+        .format = format,
+        .tiles = memory,
+        .n_tiles = tiles_of (tensor->dims[1]),
+        .tile_bytes = tile_bytes_of (tensor, format),
+        .rows = (size_t) tensor->dims[1],
+        .columns = (size_t) tensor->dims[0],
+    };
+    pack_job job = {matrix, tensor->data, (size_t) (tensor->bytes / tensor->dims[1])};
+    wl_thread_pool_run (pool, (matrix->n_tiles + PACK_TILES - 1) / PACK_TILES, pack_chunk, &job);
+    wl_gguf_drop_pages (gguf, tensor);
+}
+
+float *wl_vector_load (const wl_tensor *tensor, wl_error *err)
+{
+    float *vector = wl_new_aligned ((size_t) tensor->dims[0], sizeof *vector, err);
+    if (vector)
+        wl_format_find (tensor->type)->dequantize (vector, tensor->data, (size_t) tensor->dims[0]);
+    return vector;
+}
+
+/* -- products ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct multiply_job {
+    const wl_kernels *kernels;
+    wl_activation_set set; /* n_rows set for this job */
+    const wl_product *products;
+    size_t n_products;
+    size_t tiles_per_chunk;
+    uint8_t *scratch;
+    size_t scratch_stride;
+} multiply_job;
+
+static size_t chunks_of (const wl_product *product, size_t tiles_per_chunk)
+{
+    return (product->matrix->n_tiles + tiles_per_chunk - 1) / tiles_per_chunk;
+}
+
+static void multiply_chunk (void *context, size_t chunk, size_t thread)
+{
+    const multiply_job *job = context;
+    const wl_product *p = job->products;
+    for (size_t n; chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
+        chunk -= n;
+    const wl_matrix *m = p->matrix;
+    size_t first = chunk * job->tiles_per_chunk;
+    size_t n_tiles = m->n_tiles - first < job->tiles_per_chunk ? m->n_tiles - first : job->tiles_per_chunk;
+    job->kernels->matmul[m->format->type](p->out + first * WL_TILE_ROWS, p->stride, m->tiles + first * m->tile_bytes, n_tiles,
+                                          &job->set.kinds[m->format->activation], job->scratch + thread * job->scratch_stride);
+}
+
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, size_t n_rows,
+                  const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
+{
+    /* Chunks small enough to even out over the threads, large enough to stream; a batch takes the height of one panel. */
+    enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 6, BATCH_TILES = 8, STREAM_TILES = 32 };
+    multiply_job job = {kernels, *set, products, n_products, 0, scratch, scratch_stride};
+    size_t total = 0, n_chunks = 0;
+    for (size_t i = 0; i < n_products; i++)
+        total += products[i].matrix->n_tiles;
+    size_t wanted = total / (wl_thread_pool_size (pool) * CHUNKS_PER_THREAD);
+    size_t most = n_rows > BATCH_ROWS ? BATCH_TILES : STREAM_TILES;
+    job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
+    for (size_t i = 0; i < n_products; i++)
+        n_chunks += chunks_of (&products[i], job.tiles_per_chunk);
+    for (size_t kind = 0; kind < sizeof job.set.kinds / sizeof job.set.kinds[0]; kind++)
+        job.set.kinds[kind].n_rows = n_rows;
+    wl_thread_pool_run (pool, n_chunks, multiply_chunk, &job);
+}

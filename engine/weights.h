@@ -1,0 +1,49 @@
+/* A stage's weights: matrices packed into tiles, in one mapping; vectors as f32.
+ *
+ * Packing reads the file's rows once, interleaves eight at a time, and lets the file's pages go, so that memory holds one copy. Tiles are as
+ * large as the file's blocks; only the last tile of a matrix whose rows are no multiple of 8 is padded.
+ * Thread: the stage's; the pool helps packing and multiplying. */
+#ifndef WL_ENGINE_WEIGHTS_H
+#define WL_ENGINE_WEIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "gguf.h"
+#include "kernels/kernels.h"
+#include "thread_pool.h"
+
+typedef struct wl_matrix {
+    const wl_format *format; /* NULL: the stage has no such matrix */
+    uint8_t *tiles;          /* [n_tiles][tile_bytes], 64-byte aligned start; borrowed from the mapping */
+    size_t n_tiles, tile_bytes;
+    size_t rows, columns;
+} wl_matrix;
+
+/* Bytes that a tensor's tiles take, rounded up to the alignment. */
+uint64_t wl_matrix_bytes (const wl_tensor *tensor);
+
+/* Packs `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned). */
+void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory, wl_thread_pool *pool);
+
+/* A vector tensor as aligned f32; free with wl_free_aligned. */
+float *wl_vector_load (const wl_tensor *tensor, wl_error *err);
+
+/* Rows of activations in every representation that some matrix wants. */
+typedef struct wl_activation_set {
+    wl_activations kinds[3]; /* by wl_activation_kind; .f32 of WL_ACTIVATION_F32 borrowed from the producer */
+} wl_activation_set;
+
+/* out[c * stride + r]; r up to 8 * n_tiles, padding included. */
+typedef struct wl_product {
+    const wl_matrix *matrix;
+    float *out;
+    size_t stride;
+} wl_product;
+
+/* Multiplies rows 0..n_rows-1 of `set` with several matrices of equal columns in one job. `scratch` [threads][scratch_stride] bytes. */
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, size_t n_rows,
+                  const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride);
+
+#endif
