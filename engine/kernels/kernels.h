@@ -1,7 +1,7 @@
 /* The kernel table: every computation whose speed depends on the instruction set.
  *
  * One table per ISA. scalar.c fills all entries and is the definition; each other file (avx2.c, …) copies the scalar table and
- * overrides entries. wl_kernels_best() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit,
+ * overrides entries. wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit,
  * for every shape (tests/kernels proves it): all are compiled with -ffp-contract=off, use explicit fused multiply-adds, and
  * keep one fixed chain of operations per output element, whatever the tile, batch or thread count:
  *
@@ -62,8 +62,15 @@ const wl_format *wl_format_find (uint32_t type);
 
 /* `n_rows` rows of `n` elements in one representation. Strides are in elements. Row r: q + r * q_stride, and so on.
  * Q8_32:  scales[n / 32], sums[n / 32];   Q8_256: scales[n / 256], sums[n / 16].
- * scale = max|x| / 127; q = x == 0-block ? 0 : round-half-even (x * (127 / max|x|)), so |q| <= 127 (clamped); sums of q. A block whose
- * max is 0, or not finite, has scale 0 (or the non-finite maximum) and q 0. */
+ *
+ * One block (32 or 256 values), exactly: amax = the largest magnitude, magnitudes compared as integers of their bits (so inf wins
+ * over numbers and NaN over inf).
+ *   amax < WL_QUANTIZE_LEAST:  scale = 0, all q = 0 (such a block counts as zero: 127 / amax would overflow)
+ *   amax not finite:           scale = amax, all q = 0 (products become NaN, so that the fault shows)
+ *   else:                      scale = amax / 127.0f;  q = round-half-even (x * (127.0f / amax)), which is within +-127
+ * sums are sums of q. */
+#define WL_QUANTIZE_LEAST 0x1p-120f
+
 typedef struct wl_activations {
     wl_activation_kind kind;
     size_t n_rows, n;
@@ -93,8 +100,11 @@ enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256 };
  *     o_b[d] = fma chain over visible t ascending from 0 of p_t v_td
  *   merged in order, from the first block's (m, l, o) as it is:
  *     M = max (m, m_b); a = expf (m - M); c = expf (m_b - M); l = fma (l, a, l_b * c); o = fma (o, a, o_b * c); m = M
- *   with a sink (gpt-oss): M' = max (m, sink), treated as one more block of p = 1 and v = 0
+ *   with a sink (gpt-oss), one more block of one position with s = sink, p = 1 and v = 0, last:
+ *     M = max (m, sink); a = expf (m - M); l = fma (l, a, expf (sink - M)); o = o * a
  *   out[d] = o[d] / l
+ * max (x, y) is x > y ? x : y from -inf on, so that NaN never becomes the maximum. K of invisible positions inside a block of 16 may
+ * be read, V of them is not.
  * Rows are the query heads of one kv group and of consecutive positions; all read the same pages. */
 typedef struct wl_attention {
     size_t n_rows, head_dim;
@@ -134,9 +144,10 @@ typedef struct wl_kernels {
     void (*attention) (const wl_attention *a);
 
     /* y = x / sqrt (mean (x^2) + eps) * w:  r = 1 / sqrtf (sum / n + eps);  y_i = (x_i * r) * w_i. sum by fma in 8 virtual lanes.
-     * y may be x. w NULL: ones. */
+     * y may be x. w NULL: y_i = x_i * r. */
     void (*rms_norm) (float *y, const float *x, const float *w, size_t n, float eps);
-    /* mean m = sum / n; v = sum ((x - m)^2) / n; r = 1 / sqrtf (v + eps); y_i = fma ((x_i - m) * r, w_i, b_i); b NULL: product only. */
+    /* mean m = sum / n; v = sum ((x - m)^2) / n; r = 1 / sqrtf (v + eps); y_i = fma ((x_i - m) * r, w_i, b_i); b NULL: product only.
+     * Both sums in 8 virtual lanes, the second by fma. y may be x. */
     void (*layer_norm) (float *y, const float *x, const float *w, const float *b, size_t n, float eps);
 
     /* y_i = act (gate_i) * up_i; y may be either input. silu (x) = x / (1 + expf (-x)); gelu: the tanh form, math.h. */

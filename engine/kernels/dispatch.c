@@ -1,0 +1,68 @@
+/* Which kernel tables this CPU runs, and which of them to take.
+ *
+ * One row per instruction set, the slowest first; the best is the last one whose CPU check passes. */
+#include "kernels.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tables.h"
+
+typedef struct isa_row {
+    const wl_kernels *table;
+    bool (*runs_here) (void);
+} isa_row;
+
+static bool always (void)
+{
+    return true;
+}
+
+static const isa_row isa_rows[] = {
+    {&wl_kernels_scalar, always},
+};
+enum { N_ISA_ROWS = sizeof isa_rows / sizeof isa_rows[0] };
+
+const wl_kernels *wl_kernels_find (const char *name, wl_error *err)
+{
+    bool automatic = !name || strcmp (name, "auto") == 0;
+    char names[128] = "";
+    size_t used = 0;
+    for (size_t i = N_ISA_ROWS; i-- > 0;) {
+        const isa_row *row = &isa_rows[i];
+        if (!row->runs_here ())
+            continue;
+        if (automatic || strcmp (name, row->table->isa) == 0)
+            return row->table;
+        int length = snprintf (names + used, sizeof names - used, "%s%s", used ? ", " : "", row->table->isa);
+        if (length > 0 && used + (size_t) length < sizeof names)
+            used += (size_t) length;
+    }
+    wl_fail (err, WL_ERROR_USAGE, "--isa %s: this CPU or this build lacks it; there is: auto, %s", name, names);
+    return NULL;
+}
+
+size_t wl_kernels_all (const wl_kernels **out, size_t limit)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_ISA_ROWS && n < limit; i++)
+        if (isa_rows[i].runs_here ())
+            out[n++] = isa_rows[i].table;
+    return n;
+}
+
+size_t wl_kernels_skipped (const char **out, size_t limit)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_ISA_ROWS && n < limit; i++)
+        if (!isa_rows[i].runs_here ())
+            out[n++] = isa_rows[i].table->isa;
+    return n;
+}
+
+size_t wl_attention_scratch (size_t n_rows, size_t head_dim)
+{
+    (void) n_rows; /* tables work through a few rows at a time */
+    size_t width = (head_dim + 15) / 16 * 16;
+    return 8 * (WL_ATTENTION_BLOCK + width) + 64;
+}

@@ -1,0 +1,333 @@
+/* The scalar kernels: the definition of every entry of the table; see kernels.h for the formulas.
+ *
+ * Written to be read beside the contract, not to be fast. They also run wherever no other table does. */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "formats.h"
+#include "math.h"
+
+/* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
+
+static uint32_t magnitude_bits (float x)
+{
+    uint32_t u;
+    memcpy (&u, &x, sizeof u);
+    return u & 0x7fffffff;
+}
+
+/* One block of `n` values. Magnitudes are compared as integers, so that infinities and NaN win. */
+static void quantize_block (int8_t *q, float *scale, const float *x, size_t n)
+{
+    uint32_t top = 0;
+    for (size_t i = 0; i < n; i++)
+        if (magnitude_bits (x[i]) > top)
+            top = magnitude_bits (x[i]);
+    float amax;
+    memcpy (&amax, &top, sizeof amax);
+    bool usable = amax >= WL_QUANTIZE_LEAST && amax <= 0x1.fffffep+127f;
+    *scale = usable ? amax / 127.0f : amax < WL_QUANTIZE_LEAST ? 0.0f : amax;
+    float inverse = usable ? 127.0f / amax : 0.0f;
+    for (size_t i = 0; i < n; i++)
+        q[i] = usable ? (int8_t) (int) nearbyintf (x[i] * inverse) : 0;
+}
+
+static int16_t sum_of (const int8_t *q, size_t n)
+{
+    int sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += q[i];
+    return (int16_t) sum;
+}
+
+static void quantize_q8_32 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+{
+    for (size_t b = 0; b < n / 32; b++) {
+        quantize_block (q + 32 * b, scales + b, x + 32 * b, 32);
+        sums[b] = sum_of (q + 32 * b, 32);
+    }
+}
+
+static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+{
+    for (size_t b = 0; b < n / 256; b++)
+        quantize_block (q + 256 * b, scales + b, x + 256 * b, 256);
+    for (size_t g = 0; g < n / 16; g++)
+        sums[g] = sum_of (q + 16 * g, 16);
+}
+
+/* -- Matmul ------------------------------------------------------------------------------------------------------------------ */
+
+/* One row of an unpacked block times one activation block: a float step. `n` elements in groups of 16. */
+static float add_block (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da, size_t n)
+{
+    int32_t isum = 0, msum = 0;
+    for (size_t j = 0; j < n / 16; j++) {
+        int32_t dot = 0, sum = 0;
+        for (size_t k = 16 * j; k < 16 * j + 16; k++) {
+            dot += w->q[r][k] * a[k];
+            sum += a[k];
+        }
+        isum += w->scale[r][j] * dot;
+        msum += w->min[r][j] * sum;
+    }
+    acc = fmaf (w->d[r] * da, (float) isum, acc);
+    if (has_min)
+        acc = fmaf (w->m[r] * da, (float) msum, acc);
+    return acc;
+}
+
+static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                              const wl_activations *a)
+{
+    const wl_format *format = wl_format_find (type);
+    unpack_block_fn unpack = find_unpack_block (type);
+    size_t width = format->block_elements, n_blocks = a->n / width;
+    const uint8_t *block = tiles;
+    for (size_t t = 0; t < n_tiles; t++, out += WL_TILE_ROWS) {
+        for (size_t c = 0; c < a->n_rows; c++)
+            memset (out + c * out_stride, 0, WL_TILE_ROWS * sizeof (float));
+        for (size_t b = 0; b < n_blocks; b++, block += format->tile_bytes) {
+            plain_block w;
+            unpack (&w, block);
+            for (size_t c = 0; c < a->n_rows; c++)
+                for (unsigned r = 0; r < WL_TILE_ROWS; r++) {
+                    float *acc = &out[c * out_stride + r];
+                    *acc = add_block (*acc, &w, r, has_min, a->q + c * a->q_stride + b * width,
+                                      a->scales[c * a->scale_stride + b], width);
+                }
+        }
+    }
+}
+
+#define DEFINE_MATMUL(TYPE, name, has_min)                                                                                   \
+    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,    \
+                               void *scratch)                                                                                \
+    {                                                                                                                        \
+        (void) scratch;                                                                                                      \
+        matmul_quantized (WL_TYPE_##TYPE, has_min, out, out_stride, tiles, n_tiles, a);                                      \
+    }
+
+DEFINE_MATMUL (Q4_0, q4_0, false)
+DEFINE_MATMUL (Q4_1, q4_1, true)
+DEFINE_MATMUL (Q5_0, q5_0, false)
+DEFINE_MATMUL (Q5_1, q5_1, true)
+DEFINE_MATMUL (Q8_0, q8_0, false)
+DEFINE_MATMUL (IQ4_NL, iq4_nl, false)
+DEFINE_MATMUL (Q2_K, q2_k, true)
+DEFINE_MATMUL (Q3_K, q3_k, false)
+DEFINE_MATMUL (Q4_K, q4_k, true)
+DEFINE_MATMUL (Q5_K, q5_k, true)
+DEFINE_MATMUL (Q6_K, q6_k, false)
+DEFINE_MATMUL (IQ4_XS, iq4_xs, false)
+
+/* F32, F16, BF16: a tile is [element][8 rows]. */
+static void matmul_float (const wl_format *format, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                          const wl_activations *a)
+{
+    const uint8_t *step = tiles;
+    for (size_t t = 0; t < n_tiles; t++, out += WL_TILE_ROWS) {
+        for (size_t c = 0; c < a->n_rows; c++)
+            memset (out + c * out_stride, 0, WL_TILE_ROWS * sizeof (float));
+        for (size_t k = 0; k < a->n; k++, step += format->tile_bytes) {
+            float w[WL_TILE_ROWS];
+            format->dequantize (w, step, WL_TILE_ROWS);
+            for (size_t c = 0; c < a->n_rows; c++)
+                for (size_t r = 0; r < WL_TILE_ROWS; r++)
+                    out[c * out_stride + r] = fmaf (w[r], a->f32[c * a->f32_stride + k], out[c * out_stride + r]);
+        }
+    }
+}
+
+#define DEFINE_MATMUL_FLOAT(TYPE, name)                                                                                      \
+    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,    \
+                               void *scratch)                                                                                \
+    {                                                                                                                        \
+        (void) scratch;                                                                                                      \
+        matmul_float (wl_format_find (WL_TYPE_##TYPE), out, out_stride, tiles, n_tiles, a);                                  \
+    }
+
+DEFINE_MATMUL_FLOAT (F32, f32)
+DEFINE_MATMUL_FLOAT (F16, f16)
+DEFINE_MATMUL_FLOAT (BF16, bf16)
+
+/* -- Attention --------------------------------------------------------------------------------------------------------------- */
+
+/* The tree that ends a reduction over 8 virtual lanes. */
+static float sum_lanes (const float l[8])
+{
+    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+}
+
+static float score (const wl_attention *a, const float *q, size_t t)
+{
+    const uint16_t *k = a->k_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
+    float s = 0.0f;
+    for (size_t d = 0; d < a->head_dim; d++)
+        s = fmaf (q[d], wl_f16_to_f32 (k[d * WL_KV_GROUP]), s);
+    s *= a->scale;
+    return a->softcap > 0.0f ? a->softcap * wl_tanhf (s / a->softcap) : s;
+}
+
+/* The block of positions that holds [lo, hi]: its maximum and sum, and o [head_dim]. */
+static void attend_block (const wl_attention *a, const float *q, size_t lo, size_t hi, float *m, float *l, float *o)
+{
+    float p[WL_ATTENTION_BLOCK], lanes[8] = {0};
+    *m = -INFINITY;
+    for (size_t t = lo; t <= hi; t++) {
+        p[t - lo] = score (a, q, t);
+        if (p[t - lo] > *m)
+            *m = p[t - lo];
+    }
+    memset (o, 0, a->head_dim * sizeof *o);
+    for (size_t t = lo; t <= hi; t++) {
+        float weight = wl_expf (p[t - lo] - *m);
+        lanes[t % 8] += weight;
+        const uint16_t *v = a->v_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE * a->head_dim;
+        for (size_t d = 0; d < a->head_dim; d++)
+            o[d] = fmaf (weight, wl_f16_to_f32 (v[d]), o[d]);
+    }
+    *l = sum_lanes (lanes);
+}
+
+static void attend_row (const wl_attention *a, const float *q, size_t first, size_t last, const float *sink, float *out)
+{
+    float m = 0, l = 0, *block_o = a->scratch;
+    for (size_t lo = first; lo <= last; lo = (lo / WL_ATTENTION_BLOCK + 1) * WL_ATTENTION_BLOCK) {
+        size_t end = (lo / WL_ATTENTION_BLOCK + 1) * WL_ATTENTION_BLOCK - 1;
+        size_t hi = end < last ? end : last;
+        if (lo == first) {
+            attend_block (a, q, lo, hi, &m, &l, out);
+            continue;
+        }
+        float block_m, block_l;
+        attend_block (a, q, lo, hi, &block_m, &block_l, block_o);
+        float top = block_m > m ? block_m : m, keep = wl_expf (m - top), add = wl_expf (block_m - top);
+        l = fmaf (l, keep, block_l * add);
+        for (size_t d = 0; d < a->head_dim; d++)
+            out[d] = fmaf (out[d], keep, block_o[d] * add);
+        m = top;
+    }
+    if (sink) {
+        float top = *sink > m ? *sink : m, keep = wl_expf (m - top);
+        l = fmaf (l, keep, wl_expf (*sink - top));
+        for (size_t d = 0; d < a->head_dim; d++)
+            out[d] = out[d] * keep;
+    }
+    for (size_t d = 0; d < a->head_dim; d++)
+        out[d] = out[d] / l;
+}
+
+static void attention (const wl_attention *a)
+{
+    for (size_t i = 0; i < a->n_rows; i++)
+        attend_row (a, a->q + i * a->q_stride, a->first[i], a->last[i], a->sinks ? &a->sinks[i] : NULL,
+                    a->out + i * a->out_stride);
+}
+
+/* -- Norms and elementwise --------------------------------------------------------------------------------------------------- */
+
+static void rms_norm (float *y, const float *x, const float *w, size_t n, float eps)
+{
+    float lanes[8] = {0};
+    for (size_t i = 0; i < n; i++)
+        lanes[i % 8] = fmaf (x[i], x[i], lanes[i % 8]);
+    float r = 1.0f / sqrtf (sum_lanes (lanes) / (float) n + eps);
+    for (size_t i = 0; i < n; i++)
+        y[i] = w ? x[i] * r * w[i] : x[i] * r;
+}
+
+static void layer_norm (float *y, const float *x, const float *w, const float *b, size_t n, float eps)
+{
+    float sums[8] = {0}, squares[8] = {0};
+    for (size_t i = 0; i < n; i++)
+        sums[i % 8] += x[i];
+    float mean = sum_lanes (sums) / (float) n;
+    for (size_t i = 0; i < n; i++)
+        squares[i % 8] = fmaf (x[i] - mean, x[i] - mean, squares[i % 8]);
+    float r = 1.0f / sqrtf (sum_lanes (squares) / (float) n + eps);
+    for (size_t i = 0; i < n; i++)
+        y[i] = b ? fmaf ((x[i] - mean) * r, w[i], b[i]) : (x[i] - mean) * r * w[i];
+}
+
+static void silu_mul (float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = wl_siluf (gate[i]) * up[i];
+}
+
+static void gelu_mul (float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = wl_geluf (gate[i]) * up[i];
+}
+
+static void add_scaled (float *y, const float *x, float scale, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = fmaf (x[i], scale, y[i]);
+}
+
+static void rotate (float *a, float *b, float c, float s)
+{
+    float x = *a, y = *b;
+    *a = fmaf (x, c, -(y * s));
+    *b = fmaf (x, s, y * c);
+}
+
+static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
+{
+    for (size_t i = 0; i < n_pairs; i++)
+        rotate (&x[2 * i], &x[2 * i + 1], cos[i], sin[i]);
+}
+
+static void rope_halves (float *x, const float *cos, const float *sin, size_t n_pairs)
+{
+    for (size_t i = 0; i < n_pairs; i++)
+        rotate (&x[i], &x[i + n_pairs], cos[i], sin[i]);
+}
+
+static void to_f16 (uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i];
+        v = v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v;
+        y[i] = wl_f32_to_f16 (v);
+    }
+}
+
+const wl_kernels wl_kernels_scalar = {
+    .isa = "scalar",
+    .scratch_bytes = 0,
+    .quantize_q8_32 = quantize_q8_32,
+    .quantize_q8_256 = quantize_q8_256,
+    .matmul =
+        {
+            [WL_TYPE_F32] = matmul_f32,
+            [WL_TYPE_F16] = matmul_f16,
+            [WL_TYPE_BF16] = matmul_bf16,
+            [WL_TYPE_Q4_0] = matmul_q4_0,
+            [WL_TYPE_Q4_1] = matmul_q4_1,
+            [WL_TYPE_Q5_0] = matmul_q5_0,
+            [WL_TYPE_Q5_1] = matmul_q5_1,
+            [WL_TYPE_Q8_0] = matmul_q8_0,
+            [WL_TYPE_IQ4_NL] = matmul_iq4_nl,
+            [WL_TYPE_Q2_K] = matmul_q2_k,
+            [WL_TYPE_Q3_K] = matmul_q3_k,
+            [WL_TYPE_Q4_K] = matmul_q4_k,
+            [WL_TYPE_Q5_K] = matmul_q5_k,
+            [WL_TYPE_Q6_K] = matmul_q6_k,
+            [WL_TYPE_IQ4_XS] = matmul_iq4_xs,
+        },
+    .attention = attention,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .add_scaled = add_scaled,
+    .rope_adjacent = rope_adjacent,
+    .rope_halves = rope_halves,
+    .to_f16 = to_f16,
+};
