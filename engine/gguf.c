@@ -5,8 +5,7 @@
  * array 8, and tensor descriptions are walked once before their table is made. So memory stays a small multiple of the
  * header's size whatever its counts say.
  *
- * Values stay in the mapping, unaligned, and are read with memcpy. Names are found through hash tables whose seed differs
- * from opening to opening, so that a file cannot be made to collide. A split model is several parts, each parsed the same
+ * Values stay in the mapping, unaligned, and are read with memcpy. A split model is several parts, each parsed the same
  * way; metadata is that of the first. */
 #include "gguf.h"
 
@@ -17,10 +16,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memory.h"
+#include "name_table.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "GGUF values are read in place: a little-endian machine is needed"
@@ -37,63 +36,12 @@ enum {
     MAX_DIMS = 4,
 };
 
-/* -- Facts about types -------------------------------------------------------------------------------------------------- */
-
-typedef struct type_fact {
-    const char *name;
-    uint16_t block_elements, block_bytes;
-} type_fact;
-
-/* Indexed by GGUF's type number. The gaps are numbers that were withdrawn from files. */
-static const type_fact type_facts[] = {
-    [0] = {"F32", 1, 4},         [1] = {"F16", 1, 2},         [2] = {"Q4_0", 32, 18},      [3] = {"Q4_1", 32, 20},
-    [6] = {"Q5_0", 32, 22},      [7] = {"Q5_1", 32, 24},      [8] = {"Q8_0", 32, 34},      [9] = {"Q8_1", 32, 36},
-    [10] = {"Q2_K", 256, 84},    [11] = {"Q3_K", 256, 110},   [12] = {"Q4_K", 256, 144},   [13] = {"Q5_K", 256, 176},
-    [14] = {"Q6_K", 256, 210},   [15] = {"Q8_K", 256, 292},   [16] = {"IQ2_XXS", 256, 66}, [17] = {"IQ2_XS", 256, 74},
-    [18] = {"IQ3_XXS", 256, 98}, [19] = {"IQ1_S", 256, 50},   [20] = {"IQ4_NL", 32, 18},   [21] = {"IQ3_S", 256, 110},
-    [22] = {"IQ2_S", 256, 82},   [23] = {"IQ4_XS", 256, 136}, [24] = {"I8", 1, 1},         [25] = {"I16", 1, 2},
-    [26] = {"I32", 1, 4},        [27] = {"I64", 1, 8},        [28] = {"F64", 1, 8},        [29] = {"IQ1_M", 256, 56},
-    [30] = {"BF16", 1, 2},       [34] = {"TQ1_0", 256, 54},   [35] = {"TQ2_0", 256, 66},   [39] = {"MXFP4", 32, 17},
-    [40] = {"NVFP4", 64, 36},    [41] = {"Q1_0", 128, 18},    [42] = {"Q2_0", 64, 18},
-};
-
-static const type_fact *find_type (uint32_t type)
-{
-    static const type_fact none = {NULL, 0, 0};
-    return type < sizeof type_facts / sizeof type_facts[0] ? &type_facts[type] : &none;
-}
-
-const char *wl_type_name (uint32_t type)
-{
-    return find_type (type)->name;
-}
-
-uint32_t wl_type_block_elements (uint32_t type)
-{
-    return find_type (type)->block_elements;
-}
-
-uint32_t wl_type_block_bytes (uint32_t type)
-{
-    return find_type (type)->block_bytes;
-}
-
 /* Bytes of one metadata value; 0 for texts, arrays and unknown types. */
 static size_t value_bytes (uint32_t type)
 {
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return type < sizeof bytes ? bytes[type] : 0;
 }
-
-/* -- Tables ---------------------------------------------------------------------------------------------------------------- */
-
-/* Names to indices: open addressing, at most half full. */
-typedef struct name_table {
-    wl_text *names;  /* [n], by index */
-    uint32_t *slots; /* index + 1, or 0 */
-    size_t mask;
-    uint64_t seed;
-} name_table;
 
 typedef struct pair {
     wl_gguf_pair shown;
@@ -110,7 +58,7 @@ typedef struct file_part {
     uint64_t n_tensors;
     pair *pairs;
     size_t n_pairs;
-    name_table keys;
+    wl_name_table keys;
     char *tensor_names; /* NUL-terminated, one behind the other */
     size_t tensors_at;  /* where the tensor descriptions start */
     size_t header_end;  /* where tensor data starts */
@@ -123,78 +71,9 @@ struct wl_gguf {
     uint64_t file_bytes;
     wl_tensor *tensors;
     size_t n_tensors;
-    name_table tensor_table;
-    uint64_t seed;
+    wl_name_table tensor_table;
     bool header_only;
 };
-
-static uint64_t mix (uint64_t a, uint64_t b)
-{
-    unsigned __int128 product = (unsigned __int128)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-static uint64_t hash_text (wl_text text, uint64_t seed)
-{
-    uint64_t hash = seed ^ text.length;
-    for (size_t i = 0; i < text.length; i += 8) {
-        uint64_t word = 0;
-        memcpy (&word, text.data + i, text.length - i < 8 ? text.length - i : 8);
-        hash = mix (hash ^ word ^ 0x9e3779b97f4a7c15u, seed | 1);
-    }
-    return mix (hash, 0xd6e8feb86659fd93u);
-}
-
-static bool table_init (name_table *table, size_t n, uint64_t seed, wl_error *err)
-{
-    size_t n_slots = 8;
-    while (n_slots / 2 < n)
-        n_slots *= 2;
-    table->seed = seed;
-    table->mask = n_slots - 1;
-    table->names = wl_new (n, sizeof *table->names, err);
-    table->slots = wl_new (n_slots, sizeof *table->slots, err);
-    return table->names && table->slots;
-}
-
-static void table_free (name_table *table)
-{
-    free (table->names);
-    free (table->slots);
-}
-
-/* The slot of `name`, or the empty one where it would go. */
-static uint32_t *table_slot (const name_table *table, wl_text name)
-{
-    for (size_t at = hash_text (name, table->seed) & table->mask;; at = (at + 1) & table->mask) {
-        uint32_t *slot = &table->slots[at];
-        if (*slot == 0)
-            return slot;
-        wl_text other = table->names[*slot - 1];
-        if (other.length == name.length && memcmp (other.data, name.data, name.length) == 0)
-            return slot;
-    }
-}
-
-/* False if the name is there already. */
-static bool table_add (name_table *table, wl_text name, size_t index)
-{
-    uint32_t *slot = table_slot (table, name);
-    if (*slot)
-        return false;
-    table->names[index] = name;
-    *slot = (uint32_t)index + 1;
-    return true;
-}
-
-static bool table_find (const name_table *table, const char *name, size_t *index)
-{
-    if (!table->slots)
-        return false;
-    uint32_t slot = *table_slot (table, (wl_text){name, strlen (name)});
-    *index = slot - 1;
-    return slot != 0;
-}
 
 /* -- Cursor ------------------------------------------------------------------------------------------------------------------ */
 
@@ -212,7 +91,7 @@ static grouped group (uint64_t number)
     do {
         if (digits && digits % 3 == 0)
             *--at = ',';
-        *--at = (char)('0' + number % 10);
+        *--at = (char) ('0' + number % 10);
         number /= 10;
         digits++;
     } while (number);
@@ -233,7 +112,7 @@ static bool cut_short (const cursor *c, uint64_t wanted)
     return wl_fail (c->err, WL_ERROR_INPUT,
                     "%s: %s %llu of %llu ends past the file (needs %s bytes at %s; the file has %s): the download is "
                     "incomplete or damaged",
-                    c->part->path, c->section, (unsigned long long)c->item + 1, (unsigned long long)c->n_items,
+                    c->part->path, c->section, (unsigned long long) c->item + 1, (unsigned long long) c->n_items,
                     group (wanted).text, group (c->at).text, group (c->part->length).text);
 }
 
@@ -256,17 +135,17 @@ static bool skip (cursor *c, uint64_t n)
 {
     if (n > left (c))
         return cut_short (c, n);
-    c->at += (size_t)n;
+    c->at += (size_t) n;
     return true;
 }
 
 static bool take_text (cursor *c, wl_text *out)
 {
-    uint64_t length;
+    uint64_t length = 0;
     if (!take (c, &length, sizeof length))
         return false;
-    out->data = (const char *)c->part->bytes + c->at;
-    out->length = (size_t)length;
+    out->data = (const char *) c->part->bytes + c->at;
+    out->length = (size_t) length;
     return skip (c, length);
 }
 
@@ -278,7 +157,7 @@ static bool take_name (cursor *c, wl_text *out, size_t limit)
     if (out->length == 0 || out->length > limit || memchr (out->data, 0, out->length))
         return wl_fail (c->err, WL_ERROR_INPUT,
                         "%s: %s %llu has a name of %s bytes%s; 1 to %zu without NUL are allowed", c->part->path,
-                        c->section, (unsigned long long)c->item + 1, group (out->length).text,
+                        c->section, (unsigned long long) c->item + 1, group (out->length).text,
                         out->length && out->length <= limit ? " with a NUL in it" : "", limit);
     return true;
 }
@@ -286,7 +165,7 @@ static bool take_name (cursor *c, wl_text *out, size_t limit)
 /* `name` as an argument of "%.*s", cut to a length that leaves room for the rest of an error's text. */
 static int shown_length (wl_text name)
 {
-    return name.length < 80 ? (int)name.length : 80;
+    return name.length < 80 ? (int) name.length : 80;
 }
 
 /* -- Metadata ---------------------------------------------------------------------------------------------------------------- */
@@ -308,8 +187,8 @@ static bool index_texts (cursor *c, pair *p)
 
 static bool parse_array (cursor *c, pair *p)
 {
-    uint32_t element;
-    uint64_t length, bytes;
+    uint32_t element = 0;
+    uint64_t length = 0, bytes;
     wl_text key = p->shown.key;
     if (!take (c, &element, sizeof element) || !take (c, &length, sizeof length))
         return false;
@@ -326,8 +205,8 @@ static bool parse_array (cursor *c, pair *p)
         bytes = UINT64_MAX;
     if (bytes > left (c))
         return cut_short (c, bytes);
-    p->shown.element = (wl_value_type)element;
-    p->shown.length = (size_t)length;
+    p->shown.element = (wl_value_type) element;
+    p->shown.length = (size_t) length;
     p->value = c->part->bytes + c->at;
     return element == WL_VALUE_STRING ? index_texts (c, p) : skip (c, bytes);
 }
@@ -335,11 +214,15 @@ static bool parse_array (cursor *c, pair *p)
 static bool parse_pair (cursor *c, file_part *part, size_t i)
 {
     pair *p = &part->pairs[i];
-    uint32_t type;
+    uint32_t type = 0;
     if (!take_name (c, &p->shown.key, MAX_KEY_BYTES))
         return false;
     wl_text key = p->shown.key;
-    if (!table_add (&part->keys, key, i))
+    uint32_t index;
+    bool is_new;
+    if (!wl_name_table_add (&part->keys, key, &index, &is_new, c->err))
+        return false;
+    if (!is_new)
         return wl_fail (c->err, WL_ERROR_INPUT, "%s: metadata \"%.*s\" stands in the file twice: the file is damaged",
                         part->path, shown_length (key), key.data);
     if (!take (c, &type, sizeof type))
@@ -347,7 +230,7 @@ static bool parse_pair (cursor *c, file_part *part, size_t i)
     if (type > WL_VALUE_FLOAT64)
         return wl_fail (c->err, WL_ERROR_INPUT, "%s: metadata \"%.*s\" has unknown type %u: the file is damaged",
                         part->path, shown_length (key), key.data, type);
-    p->shown.type = (wl_value_type)type;
+    p->shown.type = (wl_value_type) type;
     if (type == WL_VALUE_ARRAY)
         return parse_array (c, p);
     p->value = part->bytes + c->at;
@@ -365,8 +248,8 @@ static bool parse_pair (cursor *c, file_part *part, size_t i)
 
 static const pair *find_pair (const file_part *part, const char *key)
 {
-    size_t i;
-    return table_find (&part->keys, key, &i) ? &part->pairs[i] : NULL;
+    uint32_t i;
+    return wl_name_table_find (&part->keys, (wl_text){key, strlen (key)}, &i) ? &part->pairs[i] : NULL;
 }
 
 static uint64_t load_u64 (const uint8_t *at)
@@ -386,8 +269,8 @@ static bool read_integer (wl_value_type type, const uint8_t *at, __int128 *out)
         return false;
     uint64_t raw = 0;
     memcpy (&raw, at, bytes);
-    unsigned shift = 64 - 8 * (unsigned)bytes;
-    *out = is_signed ? (__int128)((int64_t)(raw << shift) >> shift) : (__int128)raw;
+    unsigned shift = 64 - 8 * (unsigned) bytes;
+    *out = is_signed ? (__int128) ((int64_t) (raw << shift) >> shift) : (__int128) raw;
     return true;
 }
 
@@ -401,12 +284,12 @@ static bool read_f32 (wl_value_type type, const uint8_t *at, float *out)
     if (type == WL_VALUE_FLOAT64) {
         double wide;
         memcpy (&wide, at, sizeof wide);
-        *out = (float)wide;
+        *out = (float) wide;
         return true;
     }
     if (!read_integer (type, at, &integer))
         return false;
-    *out = (float)integer;
+    *out = (float) integer;
     return true;
 }
 
@@ -415,7 +298,7 @@ static bool pair_u64 (const pair *p, uint64_t limit, uint64_t *out)
     __int128 value;
     if (!p || !read_integer (p->shown.type, p->value, &value) || value < 0 || value > limit)
         return false;
-    *out = (uint64_t)value;
+    *out = (uint64_t) value;
     return true;
 }
 
@@ -497,13 +380,13 @@ static bool measure_tensors (cursor *c, const file_part *part, size_t *name_byte
     c->n_items = part->n_tensors;
     for (c->item = 0; c->item < part->n_tensors; c->item++) {
         wl_text name;
-        uint32_t n_dims;
+        uint32_t n_dims = 0;
         if (!take_name (c, &name, MAX_TENSOR_NAME_BYTES) || !take (c, &n_dims, sizeof n_dims))
             return false;
         if (n_dims < 1 || n_dims > MAX_DIMS)
             return wl_fail (c->err, WL_ERROR_INPUT, "%s: tensor %.*s has %u dimensions; 1 to %d are allowed",
                             part->path, shown_length (name), name.data, n_dims, MAX_DIMS);
-        if (!skip (c, 8 * (uint64_t)n_dims + 4 + 8))
+        if (!skip (c, 8 * (uint64_t) n_dims + 4 + 8))
             return false;
         *name_bytes += name.length + 1;
     }
@@ -511,28 +394,28 @@ static bool measure_tensors (cursor *c, const file_part *part, size_t *name_byte
 }
 
 /* Everything up to the tensor data, except the tensor table itself. */
-static bool parse_header (file_part *part, uint64_t seed, wl_error *err)
+static bool parse_header (file_part *part, wl_error *err)
 {
     cursor c = {.part = part, .section = "the header's field", .n_items = 4, .err = err};
-    uint64_t n_pairs;
+    uint64_t n_pairs = 0;
     size_t name_bytes;
     if (!parse_preamble (part, &c, &n_pairs))
         return false;
-    part->pairs = wl_new ((size_t)n_pairs, sizeof *part->pairs, err);
-    if (!part->pairs || !table_init (&part->keys, (size_t)n_pairs, seed, err))
+    part->pairs = wl_new ((size_t) n_pairs, sizeof *part->pairs, err);
+    if (!part->pairs || !wl_name_table_init (&part->keys, (size_t) n_pairs, err))
         return false;
     c.section = "metadata pair";
     c.n_items = n_pairs;
     for (c.item = 0; c.item < n_pairs; c.item++) {
-        part->n_pairs = (size_t)c.item + 1; /* counted first, so that a half-parsed one is freed */
-        if (!parse_pair (&c, part, (size_t)c.item))
+        part->n_pairs = (size_t) c.item + 1; /* counted first, so that a half-parsed one is freed */
+        if (!parse_pair (&c, part, (size_t) c.item))
             return false;
     }
     part->tensors_at = c.at;
     if (!find_alignment (part, err) || !measure_tensors (&c, part, &name_bytes))
         return false;
     part->tensor_names = wl_new (name_bytes, 1, err);
-    part->header_end = (c.at + (size_t)part->alignment - 1) & ~((size_t)part->alignment - 1);
+    part->header_end = (c.at + (size_t) part->alignment - 1) & ~((size_t) part->alignment - 1);
     return part->tensor_names != NULL;
 }
 
@@ -549,21 +432,22 @@ static bool place_tensor (const file_part *part, wl_tensor *t, bool header_only,
                             "%s: tensor %.80s has more elements than any file can hold: the file is damaged",
                             part->path, t->name);
     }
-    const type_fact *fact = find_type (t->type);
-    if (!fact->name)
+    const char *type = wl_type_name (t->type);
+    uint32_t block_elements = wl_type_block_elements (t->type);
+    if (!type)
         return wl_fail (err, WL_ERROR_INPUT,
                         "%s: tensor %.80s has type %u, which Woolly does not know: convert the model to another type",
                         part->path, t->name, t->type);
-    if (t->dims[0] % fact->block_elements)
+    if (t->dims[0] % block_elements)
         return wl_fail (err, WL_ERROR_INPUT,
                         "%s: tensor %.80s has rows of %s elements, not a multiple of %s's %u: the file is "
                         "damaged",
-                        part->path, t->name, group (t->dims[0]).text, fact->name, fact->block_elements);
+                        part->path, t->name, group (t->dims[0]).text, type, block_elements);
     if (t->offset % part->alignment)
         return wl_fail (err, WL_ERROR_INPUT,
                         "%s: tensor %.80s starts at %s, which is not aligned to %s: the file is damaged", part->path,
                         t->name, group (t->offset).text, group (part->alignment).text);
-    bool fits = !__builtin_mul_overflow (elements / fact->block_elements, fact->block_bytes, &t->bytes) &&
+    bool fits = !__builtin_mul_overflow (elements / block_elements, wl_type_block_bytes (t->type), &t->bytes) &&
                 !__builtin_add_overflow (t->offset, part->header_end, &t->offset) &&
                 !__builtin_add_overflow (t->offset, t->bytes, &end);
     if (!fits || (!header_only && end > part->length))
@@ -586,6 +470,8 @@ static bool parse_tensors (wl_gguf *gguf, uint32_t part_index, wl_error *err)
     for (c.item = 0; c.item < part->n_tensors; c.item++) {
         wl_tensor *t = &gguf->tensors[gguf->n_tensors];
         wl_text name;
+        uint32_t index;
+        bool is_new;
         if (!take_name (&c, &name, MAX_TENSOR_NAME_BYTES) || !take (&c, &t->n_dims, sizeof t->n_dims))
             return false;
         for (uint32_t d = 0; d < MAX_DIMS; d++) {
@@ -601,7 +487,9 @@ static bool parse_tensors (wl_gguf *gguf, uint32_t part_index, wl_error *err)
         names += name.length + 1;
         if (!place_tensor (part, t, gguf->header_only, err))
             return false;
-        if (!table_add (&gguf->tensor_table, (wl_text){t->name, name.length}, gguf->n_tensors))
+        if (!wl_name_table_add (&gguf->tensor_table, (wl_text){t->name, name.length}, &index, &is_new, err))
+            return false;
+        if (!is_new)
             return wl_fail (err, WL_ERROR_INPUT, "%s: tensor %.80s stands in the model twice: the file is damaged",
                             part->path, t->name);
         gguf->n_tensors++;
@@ -627,7 +515,7 @@ static bool map_file (file_part *part, wl_error *err)
                  S_ISDIR (info.st_mode) ? "is a directory" : "is no regular file");
         goto done;
     }
-    part->length = (size_t)info.st_size;
+    part->length = (size_t) info.st_size;
     if (part->length > 0) {
         void *bytes = mmap (NULL, part->length, PROT_READ, MAP_PRIVATE, file, 0);
         if (bytes == MAP_FAILED) {
@@ -671,12 +559,12 @@ static uint64_t split_number (const file_part *part, const char *key, uint64_t m
 static bool open_part (wl_gguf *gguf, const char *path, uint64_t index, uint64_t n_parts, wl_error *err)
 {
     file_part *part = add_part (gguf, path, err);
-    if (!part || !map_file (part, err) || !parse_header (part, gguf->seed, err))
+    if (!part || !map_file (part, err) || !parse_header (part, err))
         return false;
     if (split_number (part, "split.no", UINT64_MAX) != index || split_number (part, "split.count", 0) != n_parts)
         return wl_fail (err, WL_ERROR_INPUT,
                         "%s: is not part %llu of %llu, as its name says: download the model's parts again", path,
-                        (unsigned long long)index + 1, (unsigned long long)n_parts);
+                        (unsigned long long) index + 1, (unsigned long long) n_parts);
     return true;
 }
 
@@ -685,20 +573,20 @@ static bool open_other_parts (wl_gguf *gguf, uint64_t n_parts, wl_error *err)
 {
     const char *first = gguf->parts[0].path;
     char tail[64];
-    snprintf (tail, sizeof tail, "-00001-of-%05llu.gguf", (unsigned long long)n_parts);
+    snprintf (tail, sizeof tail, "-00001-of-%05llu.gguf", (unsigned long long) n_parts);
     size_t length = strlen (first), tail_length = strlen (tail);
     if (!gguf->parts[0].is_mapped || length < tail_length || strcmp (first + length - tail_length, tail) != 0)
         return wl_fail (
             err, WL_ERROR_INPUT,
             "%s: is the first of %llu parts, so its name must end in %s and the other parts must lie beside it", first,
-            (unsigned long long)n_parts, tail);
+            (unsigned long long) n_parts, tail);
     char *path = wl_copy_text (first, length, err);
     if (!path)
         return false;
     bool ok = true;
     for (uint64_t i = 1; ok && i < n_parts; i++) {
-        snprintf (path + length - tail_length, tail_length + 1, "-%05llu-of-%05llu.gguf", (unsigned long long)i + 1,
-                  (unsigned long long)n_parts);
+        snprintf (path + length - tail_length, tail_length + 1, "-%05llu-of-%05llu.gguf", (unsigned long long) i + 1,
+                  (unsigned long long) n_parts);
         ok = open_part (gguf, path, i, n_parts, err);
     }
     free (path);
@@ -713,17 +601,17 @@ static bool open_split (wl_gguf *gguf, wl_error *err)
         return true;
     if (n_parts > 99999)
         return wl_fail (err, WL_ERROR_INPUT, "%s: split.count is %llu: the file is damaged", first->path,
-                        (unsigned long long)n_parts);
+                        (unsigned long long) n_parts);
     if (number != 0)
         return wl_fail (err, WL_ERROR_INPUT, "%s: is part %llu of %llu of a split model: give the first part",
-                        first->path, (unsigned long long)number + 1, (unsigned long long)n_parts);
+                        first->path, (unsigned long long) number + 1, (unsigned long long) n_parts);
     return open_other_parts (gguf, n_parts, err);
 }
 
 /* With part 0 in memory: parses it, opens the others, and builds the tensor table over all. */
 static bool finish_open (wl_gguf *gguf, wl_error *err)
 {
-    if (!parse_header (&gguf->parts[0], gguf->seed, err) || !open_split (gguf, err))
+    if (!parse_header (&gguf->parts[0], err) || !open_split (gguf, err))
         return false;
     uint64_t n_tensors = 0, said;
     for (size_t i = 0; i < gguf->n_parts; i++) {
@@ -734,27 +622,24 @@ static bool finish_open (wl_gguf *gguf, wl_error *err)
     if (!gguf->header_only && gguf->n_parts > 1 && said != n_tensors)
         return wl_fail (err, WL_ERROR_INPUT,
                         "%s: the model has %llu tensors and its parts hold %llu: download them again",
-                        gguf->parts[0].path, (unsigned long long)said, (unsigned long long)n_tensors);
+                        gguf->parts[0].path, (unsigned long long) said, (unsigned long long) n_tensors);
     if (n_tensors >= UINT32_MAX)
         return wl_fail (err, WL_ERROR_INPUT, "%s: the parts hold %llu tensors, too many", gguf->parts[0].path,
-                        (unsigned long long)n_tensors);
-    gguf->tensors = wl_new ((size_t)n_tensors, sizeof *gguf->tensors, err);
-    if (!gguf->tensors || !table_init (&gguf->tensor_table, (size_t)n_tensors, gguf->seed, err))
+                        (unsigned long long) n_tensors);
+    gguf->tensors = wl_new ((size_t) n_tensors, sizeof *gguf->tensors, err);
+    if (!gguf->tensors || !wl_name_table_init (&gguf->tensor_table, (size_t) n_tensors, err))
         return false;
     for (size_t i = 0; i < gguf->n_parts; i++)
-        if (!parse_tensors (gguf, (uint32_t)i, err))
+        if (!parse_tensors (gguf, (uint32_t) i, err))
             return false;
     return true;
 }
 
 static wl_gguf *new_gguf (const char *path, wl_error *err)
 {
-    struct timespec now;
     wl_gguf *gguf = wl_new (1, sizeof *gguf, err);
     if (!gguf)
         return NULL;
-    clock_gettime (CLOCK_MONOTONIC, &now);
-    gguf->seed = mix ((uint64_t)now.tv_nsec ^ (uint64_t)(uintptr_t)gguf, 0x9e3779b97f4a7c15u);
     if (!add_part (gguf, path, err))
         wl_gguf_free (&gguf);
     return gguf;
@@ -801,15 +686,15 @@ void wl_gguf_free (wl_gguf **gguf)
         for (size_t k = 0; k < p->n_pairs; k++)
             free (p->pairs[k].texts);
         free (p->pairs);
-        table_free (&p->keys);
+        wl_name_table_free (&p->keys);
         free (p->tensor_names);
         free (p->path);
         if (p->is_mapped)
-            munmap ((void *)p->bytes, p->length);
+            munmap ((void *) p->bytes, p->length);
     }
     free (g->parts);
     free (g->tensors);
-    table_free (&g->tensor_table);
+    wl_name_table_free (&g->tensor_table);
     free (g);
     *gguf = NULL;
 }
@@ -835,7 +720,7 @@ wl_text wl_gguf_header (const wl_gguf *gguf)
 {
     const file_part *first = &gguf->parts[0];
     size_t length = first->header_end < first->length ? first->header_end : first->length;
-    return (wl_text){(const char *)first->bytes, length};
+    return (wl_text){(const char *) first->bytes, length};
 }
 
 size_t wl_gguf_n_tensors (const wl_gguf *gguf)
@@ -850,8 +735,8 @@ const wl_tensor *wl_gguf_tensor (const wl_gguf *gguf, size_t index)
 
 const wl_tensor *wl_gguf_find_tensor (const wl_gguf *gguf, const char *name)
 {
-    size_t i;
-    return table_find (&gguf->tensor_table, name, &i) ? &gguf->tensors[i] : NULL;
+    uint32_t i;
+    return wl_name_table_find (&gguf->tensor_table, (wl_text){name, strlen (name)}, &i) ? &gguf->tensors[i] : NULL;
 }
 
 void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor)
@@ -860,8 +745,8 @@ void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor)
     if (!p->is_mapped || !tensor->data || tensor->bytes == 0)
         return;
     /* Rounded outwards: a page shared with a neighbour is read from the file again if the neighbour is. */
-    uintptr_t page = (uintptr_t)sysconf (_SC_PAGESIZE), start = (uintptr_t)tensor->data & ~(page - 1);
-    madvise ((void *)start, (size_t)((uintptr_t)tensor->data + tensor->bytes - start), MADV_DONTNEED);
+    uintptr_t page = (uintptr_t) sysconf (_SC_PAGESIZE), start = (uintptr_t) tensor->data & ~(page - 1);
+    madvise ((void *) start, (size_t) ((uintptr_t) tensor->data + tensor->bytes - start), MADV_DONTNEED);
 }
 
 bool wl_gguf_u64 (const wl_gguf *gguf, const char *key, uint64_t *out)
@@ -874,7 +759,7 @@ bool wl_gguf_u32 (const wl_gguf *gguf, const char *key, uint32_t *out)
     uint64_t wide;
     if (!pair_u64 (find_pair (&gguf->parts[0], key), UINT32_MAX, &wide))
         return false;
-    *out = (uint32_t)wide;
+    *out = (uint32_t) wide;
     return true;
 }
 
@@ -898,7 +783,7 @@ bool wl_gguf_text (const wl_gguf *gguf, const char *key, wl_text *out)
     const pair *p = find_pair (&gguf->parts[0], key);
     if (!p || p->shown.type != WL_VALUE_STRING)
         return false;
-    *out = (wl_text){(const char *)p->value + 8, (size_t)load_u64 (p->value)};
+    *out = (wl_text){(const char *) p->value + 8, (size_t) load_u64 (p->value)};
     return true;
 }
 
@@ -925,7 +810,7 @@ bool wl_gguf_array_text (const wl_gguf *gguf, const char *key, size_t index, wl_
     if (!p || !p->texts)
         return false;
     const uint8_t *at = gguf->parts[0].bytes + p->texts[index];
-    *out = (wl_text){(const char *)at + 8, (size_t)load_u64 (at)};
+    *out = (wl_text){(const char *) at + 8, (size_t) load_u64 (at)};
     return true;
 }
 
@@ -938,7 +823,7 @@ bool wl_gguf_array_i64 (const wl_gguf *gguf, const char *key, size_t index, int6
     wl_value_type type = p->shown.element == WL_VALUE_BOOL ? WL_VALUE_UINT8 : p->shown.element;
     if (!read_integer (type, p->value + index * value_bytes (type), &value) || value > INT64_MAX)
         return false;
-    *out = (int64_t)value;
+    *out = (int64_t) value;
     return true;
 }
 
