@@ -1,0 +1,62 @@
+/* Requests over the pipeline.
+ *
+ * Holds the requests under way, hands out KV pages, and turns them into steps: decode rows of several sequences first, then chunks of prompts, with at
+ * least as many steps in flight as there are stages. Requests join and leave between steps; what shares a step never changes a result.
+ *
+ * A request is its tokens: positions below n_sent are in the KV cache (or on their way to it), tokens beyond are still to be sent. A step carries
+ * some of them; if it carries the last known one, the last stage draws the next. Thread: one; callbacks run inside wl_scheduler_turn. */
+#ifndef WL_COORDINATOR_SCHEDULER_H
+#define WL_COORDINATOR_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cluster.h"
+#include "engine/text/sampler.h"
+
+typedef struct wl_scheduler wl_scheduler;
+typedef struct wl_request wl_request;
+
+typedef struct wl_request_options {
+    const int32_t *prompt; /* copied */
+    size_t n_prompt;       /* at least 1 */
+    size_t max_tokens;     /* 0: nothing is generated (score) */
+    wl_sampling sampling;
+    bool raw_logits;       /* every prompt position's logits go to on_logits */
+
+    void *context;
+    /* A token came; return false to end the request after it. */
+    bool (*on_token) (void *context, const wl_sample *sample);
+    void (*on_logits) (void *context, size_t position, const float *logits);
+    /* Prompt positions whose results are back, for progress; may be NULL. */
+    void (*on_prefill) (void *context, size_t done, size_t total);
+} wl_request_options;
+
+typedef struct wl_scheduler_options {
+    uint32_t n_pages;        /* KV pages of the cluster */
+    uint32_t max_rows;       /* rows of a step */
+    uint32_t max_logit_rows; /* rows with logits a step */
+} wl_scheduler_options;
+
+/* `cluster` is borrowed. */
+wl_scheduler *wl_scheduler_new (wl_cluster *cluster, const wl_scheduler_options *options, wl_error *err);
+void wl_scheduler_free (wl_scheduler **scheduler);
+
+/* Adds a request; it waits until pages for its prompt and all of max_tokens are free. WL_ERROR_USAGE when it could never fit. The handle stays valid until the
+ * request ends (its last callback) or is cancelled. */
+wl_request *wl_scheduler_add (wl_scheduler *scheduler, const wl_request_options *options, wl_error *err);
+/* Ends a request now; its pages are free at once, since steps run in order. */
+void wl_scheduler_cancel (wl_scheduler *scheduler, wl_request *request);
+
+/* Requests not yet ended. */
+size_t wl_scheduler_active (const wl_scheduler *scheduler);
+
+/* Sends what can be sent, then handles one result, waiting up to timeout_ms for it. False on a failure of the cluster. */
+bool wl_scheduler_turn (wl_scheduler *scheduler, int timeout_ms, wl_error *err);
+
+/* Rows a step should have by default, and pages that `tokens` positions take. */
+uint32_t wl_scheduler_default_rows (void);
+uint32_t wl_scheduler_pages (uint64_t tokens);
+
+#endif

@@ -1,0 +1,158 @@
+/* What run, score and bench have in common; see session.h. */
+#include "session.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/memory.h"
+
+double wl_now_s (void)
+{
+    struct timespec t;
+    clock_gettime (CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
+}
+
+/* -- progress and Ctrl-C: the one place with process-wide state, since signals and the terminal are process-wide ------------------------------------ */
+
+static volatile sig_atomic_t interrupts;
+static _Atomic (wl_cluster *) interrupted_cluster; /* read by the handler */
+
+static void on_interrupt (int signal_number)
+{
+    (void) signal_number;
+    if (++interrupts > 1)
+        _exit (130);
+    wl_cluster *cluster = atomic_load (&interrupted_cluster);
+    if (cluster)
+        wl_cluster_interrupt (cluster);
+}
+
+void wl_interrupt_watch (wl_cluster *cluster)
+{
+    atomic_store (&interrupted_cluster, cluster);
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+    sigaction (SIGINT, &action, NULL);
+    sigaction (SIGTERM, &action, NULL);
+}
+
+bool wl_interrupted (void)
+{
+    return interrupts > 0;
+}
+
+void wl_progress_show (const char *line)
+{
+    if (!isatty (STDERR_FILENO))
+        return;
+    fprintf (stderr, "\r\033[K%s", line ? line : "");
+    fflush (stderr);
+}
+
+static bool show_start (void *context, const char *line)
+{
+    (void) context;
+    wl_progress_show (line);
+    return wl_interrupted ();
+}
+
+/* -- model -------------------------------------------------------------------------------------------------------------------------------- */
+
+bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants_tokenizer, wl_error *err)
+{
+    *opened = (wl_opened_model) {0};
+    if (!path)
+        return wl_fail (err, WL_ERROR_USAGE, "which model? Name a GGUF file with -m MODEL");
+    opened->gguf = wl_gguf_open (path, err);
+    if (opened->gguf)
+        opened->model = wl_model_new (opened->gguf, err);
+    if (opened->model && wants_tokenizer)
+        opened->tokenizer = wl_tokenizer_new (opened->gguf, err);
+    if (opened->model && opened->tokenizer && wl_tokenizer_n_tokens (opened->tokenizer) > opened->model->n_vocab)
+        wl_fail (err, WL_ERROR_INPUT, "%s: the tokenizer has %zu tokens and the embedding only %u rows: the file is damaged", path,
+                 wl_tokenizer_n_tokens (opened->tokenizer), opened->model->n_vocab);
+    if (err->code == WL_OK)
+        return true;
+    wl_opened_model_close (opened);
+    return false;
+}
+
+void wl_opened_model_close (wl_opened_model *opened)
+{
+    wl_tokenizer_free (&opened->tokenizer);
+    wl_model_free (&opened->model);
+    wl_gguf_free (&opened->gguf);
+}
+
+/* -- session ---------------------------------------------------------------------------------------------------------------------------------- */
+
+bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
+                      uint32_t max_logit_rows, wl_error *err)
+{
+    *s = (wl_session) {0};
+    uint64_t positions = options->context ? options->context : context;
+    uint32_t trained = opened->model->context_length;
+    if (options->context > trained)
+        return wl_fail (err, WL_ERROR_USAGE, "--ctx %u is more than the %u positions this model was trained for: choose at most %u",
+                        options->context, trained, trained);
+    double start = wl_now_s ();
+    wl_scheduler_options scheduling = {
+        .n_pages = wl_scheduler_pages (positions), .max_rows = wl_scheduler_default_rows (), .max_logit_rows = max_logit_rows};
+    wl_cluster_need need = {opened->gguf, opened->model, scheduling.n_pages, scheduling.max_rows, max_logit_rows};
+    wl_interrupt_watch (NULL);
+    s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
+    wl_progress_show (NULL);
+    if (s->cluster)
+        s->scheduler = wl_scheduler_new (s->cluster, &scheduling, err);
+    if (s->scheduler)
+        s->busy_before = wl_new (wl_cluster_n_stages (s->cluster), sizeof *s->busy_before, err);
+    if (!s->busy_before) {
+        wl_session_close (s);
+        return false;
+    }
+    wl_interrupt_watch (s->cluster);
+    s->load_s = wl_now_s () - start;
+    return true;
+}
+
+void wl_session_close (wl_session *s)
+{
+    atomic_store (&interrupted_cluster, NULL);
+    wl_scheduler_free (&s->scheduler);
+    if (s->cluster)
+        wl_cluster_stop (&s->cluster);
+    free (s->busy_before);
+    s->busy_before = NULL;
+}
+
+void wl_session_begin (wl_session *s)
+{
+    for (uint32_t i = 0; i < wl_cluster_n_stages (s->cluster); i++) {
+        wl_cluster_stage stage;
+        wl_cluster_stage_info (s->cluster, i, &stage);
+        s->busy_before[i] = stage.busy_ns;
+    }
+    s->began_s = wl_now_s ();
+}
+
+json_t *wl_session_stages (wl_session *s)
+{
+    json_t *stages = json_array ();
+    double elapsed_ns = (wl_now_s () - s->began_s) * 1e9;
+    for (uint32_t i = 0; i < wl_cluster_n_stages (s->cluster); i++) {
+        wl_cluster_stage stage;
+        wl_cluster_stage_info (s->cluster, i, &stage);
+        double busy = elapsed_ns > 0 ? (double) (stage.busy_ns - s->busy_before[i]) / elapsed_ns : 0;
+        json_array_append_new (stages, json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name, "layers",
+                                                  (int) stage.first_layer, (int) stage.last_layer, "weight_bytes",
+                                                  (json_int_t) stage.weight_bytes, "rss_bytes", (json_int_t) stage.rss_bytes,
+                                                  "busy_fraction", busy > 1 ? 1.0 : busy, "threads", (int) stage.n_threads, "isa",
+                                                  stage.isa));
+    }
+    return stages;
+}

@@ -1,0 +1,54 @@
+/* What run, score and bench have in common: a model opened, a cluster started over it, progress shown, and the figures to report. */
+#ifndef WL_COORDINATOR_SESSION_H
+#define WL_COORDINATOR_SESSION_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cluster.h"
+#include "engine/gguf.h"
+#include "engine/model.h"
+#include "engine/text/tokenizer.h"
+#include "scheduler.h"
+
+/* A model file as the coordinator needs it. The tokenizer is NULL only where `wants_tokenizer` was false. */
+typedef struct wl_opened_model {
+    wl_gguf *gguf;
+    wl_model *model;
+    wl_tokenizer *tokenizer;
+} wl_opened_model;
+
+bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants_tokenizer, wl_error *err);
+void wl_opened_model_close (wl_opened_model *opened);
+
+typedef struct wl_session {
+    wl_cluster *cluster;
+    wl_scheduler *scheduler;
+    double load_s;
+    uint64_t *busy_before; /* [stages] when work began; see wl_session_begin */
+    double began_s;
+} wl_session;
+
+/* Starts the cluster for requests of at most `context` positions together (--ctx overrides) and steps with at most `max_logit_rows` rows of logits. WL_ERROR_USAGE
+ * when the context is more than the model was trained for, with the figures. */
+bool wl_session_open (wl_session *session, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
+                      uint32_t max_logit_rows, wl_error *err);
+void wl_session_close (wl_session *session);
+
+/* Marks the start of work, for busy_fraction. */
+void wl_session_begin (wl_session *session);
+/* The "stages" array of --json: name, layers, weight_bytes, rss_bytes, busy_fraction, threads, isa. */
+json_t *wl_session_stages (wl_session *session);
+
+/* Ctrl-C: the first wakes the scheduler and makes this true; a second ends the process at once with 130. wl_interrupt_watch installs it for the cluster of a session
+ * (NULL: none yet). */
+void wl_interrupt_watch (wl_cluster *cluster);
+bool wl_interrupted (void);
+
+/* One line of progress on stderr, rewritten in place, if stderr is a terminal; NULL clears it. */
+void wl_progress_show (const char *line);
+
+double wl_now_s (void); /* monotonic */
+
+#endif
