@@ -20,12 +20,6 @@ static const command commands[] = {
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
-int wl_command_failed (const char *name, const wl_error *err)
-{
-    fprintf (stderr, "woolly %s: %s\n", name, err->text);
-    return err->code;
-}
-
 static void print_usage (FILE *out)
 {
     fprintf (out, "usage: woolly COMMAND [flags]      (woolly COMMAND --help lists them)\n\n");

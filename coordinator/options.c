@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands/commands.h"
 #include "engine/memory.h"
 
 static const wl_option *find_option (const wl_option_table *tables, size_t n_tables, const char *name, size_t length, bool is_letter)
@@ -172,4 +173,10 @@ failed:
         fclose (file);
     free (text);
     return NULL;
+}
+
+int wl_command_failed (const char *name, const wl_error *err)
+{
+    fprintf (stderr, "woolly %s: %s\n", name, err->text);
+    return err->code;
 }
