@@ -13,6 +13,7 @@ typedef struct command {
 static const command commands[] = {
     {"run", wl_command_run, "answer one prompt"},
     {"score", wl_command_score, "log-probabilities and perplexity of given tokens or text"},
+    {"bench", wl_command_bench, "measure prefill, decode and several streams"},
     {"plan", wl_command_plan, "show how the model would be split, without running"},
     {"inspect", wl_command_inspect, "show a model's metadata and tensors"},
     {"tokenize", wl_command_tokenize, "turn text into token ids"},
