@@ -1,0 +1,50 @@
+/* What this machine offers to computing; see machine.h. */
+#include "machine.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sched.h>
+
+static uint32_t affinity_cores (void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity (0, sizeof set, &set) != 0)
+        return 0; /* more cores than the set has bits for: the caller asks otherwise */
+    return (uint32_t) CPU_COUNT (&set);
+}
+
+/* A container's quota in whole cores, rounded up; 0 without one. */
+static uint32_t quota_cores (void)
+{
+    FILE *file = fopen ("/sys/fs/cgroup/cpu.max", "r");
+    unsigned long quota = 0, period = 0;
+    if (!file)
+        return 0;
+    if (fscanf (file, "%lu %lu", &quota, &period) != 2) /* "max 100000" is no quota */
+        quota = 0;
+    fclose (file);
+    return quota && period ? (uint32_t) ((quota + period - 1) / period) : 0;
+}
+#else
+static uint32_t affinity_cores (void)
+{
+    return 0;
+}
+
+static uint32_t quota_cores (void)
+{
+    return 0;
+}
+#endif
+
+uint32_t wl_machine_cores (void)
+{
+    uint32_t cores = affinity_cores (), quota = quota_cores ();
+    if (cores == 0) {
+        long online = sysconf (_SC_NPROCESSORS_ONLN);
+        cores = online > 0 ? (uint32_t) online : 1;
+    }
+    return quota && quota < cores ? quota : cores;
+}

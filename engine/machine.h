@@ -1,0 +1,10 @@
+/* What this machine offers to computing. */
+#ifndef WL_ENGINE_MACHINE_H
+#define WL_ENGINE_MACHINE_H
+
+#include <stdint.h>
+
+/* Cores this process may use, at least 1: those of its affinity mask, and no more than its control group's CPU quota. */
+uint32_t wl_machine_cores (void);
+
+#endif

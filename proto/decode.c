@@ -1,0 +1,109 @@
+/* Bounded decoding of protobuf messages; see wire.h.
+ *
+ * A small message can describe many objects (two bytes make an empty sub-message of a hundred), so protobuf-c decodes into an allocator that counts down
+ * from WL_HEADER_DECODED_LIMIT. After decoding, what protobuf leaves open is closed here: a oneof without a kind, absent sub-messages. */
+#include "wire.h"
+
+#include <stdlib.h>
+
+#include "engine/memory.h"
+
+enum { OBJECT_OVERHEAD = 16 }; /* what malloc adds, so that many empty objects count too */
+
+static void *take (void *data, size_t size)
+{
+    size_t *left = data;
+    size_t wanted;
+    if (__builtin_add_overflow (size, OBJECT_OVERHEAD, &wanted) || wanted > *left) {
+        *left = 0;
+        return NULL;
+    }
+    *left -= wanted;
+    return wl_new (size, 1, NULL);
+}
+
+static void give_back (void *data, void *memory)
+{
+    (void) data;
+    free (memory);
+}
+
+static ProtobufCMessage *decode (const ProtobufCMessageDescriptor *kind, const uint8_t *bytes, size_t length, wl_error *err)
+{
+    if (length > WL_HEADER_LIMIT) {
+        wl_fail (err, WL_ERROR_CLUSTER, "a message of %zu bytes, where at most %d are allowed", length, WL_HEADER_LIMIT);
+        return NULL;
+    }
+    size_t left = WL_HEADER_DECODED_LIMIT;
+    ProtobufCAllocator allocator = {.alloc = take, .free = give_back, .allocator_data = &left};
+    ProtobufCMessage *message = protobuf_c_message_unpack (kind, &allocator, length, bytes);
+    if (!message)
+        wl_fail (err, WL_ERROR_CLUSTER, left ? "a message that is no %s of this protocol" : "a %s message that describes too much",
+                 kind->short_name);
+    return message;
+}
+
+static void free_message (void *message)
+{
+    ProtobufCAllocator allocator = {.alloc = take, .free = give_back};
+    if (message)
+        protobuf_c_message_free_unpacked (message, &allocator);
+}
+
+Woolly__Control *wl_control_decode (const uint8_t *bytes, size_t length, wl_error *err)
+{
+    Woolly__Control *message = (Woolly__Control *) decode (&woolly__control__descriptor, bytes, length, err);
+    if (message && (message->kind_case == WOOLLY__CONTROL__KIND__NOT_SET || !message->hello)) { /* any member of the union */
+        wl_fail (err, WL_ERROR_CLUSTER, "a control message of no kind that this version knows");
+        wl_control_free (&message);
+    }
+    return message;
+}
+
+void wl_control_free (Woolly__Control **message)
+{
+    free_message (*message);
+    *message = NULL;
+}
+
+static bool has_all (const void *array, size_t n)
+{
+    const void *const *places = array;
+    for (size_t i = 0; i < n; i++)
+        if (!places[i])
+            return false;
+    return true;
+}
+
+Woolly__Step *wl_step_decode (const uint8_t *bytes, size_t length, wl_error *err)
+{
+    Woolly__Step *step = (Woolly__Step *) decode (&woolly__step__descriptor, bytes, length, err);
+    if (step && !(has_all (step->spans, step->n_spans) && has_all (step->picks, step->n_picks) &&
+                  has_all (step->timings, step->n_timings))) {
+        wl_fail (err, WL_ERROR_CLUSTER, "a step with absent parts");
+        wl_step_free (&step);
+    }
+    return step;
+}
+
+void wl_step_free (Woolly__Step **step)
+{
+    free_message (*step);
+    *step = NULL;
+}
+
+Woolly__Result *wl_result_decode (const uint8_t *bytes, size_t length, wl_error *err)
+{
+    Woolly__Result *result = (Woolly__Result *) decode (&woolly__result__descriptor, bytes, length, err);
+    if (result && !(has_all (result->samples, result->n_samples) && has_all (result->timings, result->n_timings))) {
+        wl_fail (err, WL_ERROR_CLUSTER, "a result with absent parts");
+        wl_result_free (&result);
+    }
+    return result;
+}
+
+void wl_result_free (Woolly__Result **result)
+{
+    free_message (*result);
+    *result = NULL;
+}
