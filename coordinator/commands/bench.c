@@ -6,17 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
 #include "commands.h"
 #include "coordinator/flags.h"
 #include "coordinator/session.h"
+#include "coordinator/shapes.h"
 #include "coordinator/text_out.h"
 #include "engine/kernels/kernels.h"
 #include "engine/memory.h"
 
-enum { MAX_TESTS = 32, MAX_STREAMS = 256, MAX_RUNS = 1000, NAME_LENGTH = 32 };
+enum { MAX_TESTS = 32, MAX_STREAMS = 256, MAX_RUNS = 1000, NAME_LENGTH = 32, PATH_LENGTH = 1024 };
 
 typedef struct test {
     char name[NAME_LENGTH];
@@ -30,7 +32,7 @@ typedef struct result {
 } result;
 
 typedef struct flags {
-    const char *model, *batches, *format;
+    const char *model, *shape, *type, *batches, *format;
     uint32_t n_prompt, n_generated, n_runs;
     wl_cluster_flags cluster;
 } flags;
@@ -164,17 +166,34 @@ static void print_results (const flags *f, const wl_opened_model *opened, wl_ses
     json_decref (stages);
 }
 
+/* A model of zeros of the wanted shape, in a file that nobody else sees; removed after use. */
+static bool make_shape (const flags *f, char path[PATH_LENGTH], wl_error *err)
+{
+    const char *folder = getenv ("TMPDIR");
+    snprintf (path, PATH_LENGTH, "%s/woolly-shape-XXXXXX", folder && *folder ? folder : "/tmp");
+    int file = mkstemp (path);
+    if (file < 0)
+        return wl_fail (err, WL_ERROR_INTERNAL, "%s: no temporary file can be made there: set TMPDIR", path);
+    close (file);
+    if (wl_shape_write (path, f->shape, f->type, err))
+        return true;
+    unlink (path);
+    return false;
+}
+
 static bool bench (const flags *f, wl_error *err)
 {
     test tests[MAX_TESTS];
     result results[MAX_TESTS];
-    size_t n_tests;
+    size_t n_tests = 0;
     uint32_t most_streams = 1;
     uint64_t context = 0;
     wl_opened_model opened = {0};
     wl_session session = {0};
     bool ok = false;
-    if (!plan_tests (f, tests, &n_tests, err) || !wl_opened_model_open (&opened, f->model, false, err))
+    char made[PATH_LENGTH] = "";
+    if (!plan_tests (f, tests, &n_tests, err) || (f->shape && !make_shape (f, made, err)) ||
+        !wl_opened_model_open (&opened, f->shape ? made : f->model, false, err))
         goto done;
     for (size_t i = 0; i < n_tests; i++) {
         /* each stream has pages of its own */
@@ -198,16 +217,20 @@ done:
     wl_progress_show (NULL);
     wl_session_close (&session);
     wl_opened_model_close (&opened);
+    if (made[0])
+        unlink (made);
     return ok;
 }
 
 int wl_command_bench (int argc, char **argv)
 {
-    flags f = {.batches = "1,2,4,8", .format = "md", .n_prompt = 512, .n_generated = 64, .n_runs = 3};
+    flags f = {.type = "Q4_K_M", .batches = "1,2,4,8", .format = "md", .n_prompt = 512, .n_generated = 64, .n_runs = 3};
     wl_error err = {0};
     bool help;
     const wl_option own[] = {
         {'m', "model", WL_OPTION_TEXT, &f.model, "MODEL", "GGUF file", NULL},
+        {0, "shape", WL_OPTION_TEXT, &f.shape, "NAME", "in place of a file: a model of this shape with weights of zero", NULL},
+        {0, "type", WL_OPTION_TEXT, &f.type, "TYPE", "its file type (Q4_K_M)", NULL},
         {'p', "prompt", WL_OPTION_U32, &f.n_prompt, "N", "tokens of the prompt test; 0 leaves it out (512)", NULL},
         {'n', "tokens", WL_OPTION_U32, &f.n_generated, "N", "tokens generated; 0 leaves it out (64)", NULL},
         {'b', "batch", WL_OPTION_TEXT, &f.batches, "LIST", "numbers of streams (1,2,4,8)", NULL},
@@ -215,11 +238,15 @@ int wl_command_bench (int argc, char **argv)
         {0, "format", WL_OPTION_TEXT, &f.format, "md|csv|json", "how to print (md)", NULL},
     };
     const wl_option_table tables[] = {{own, sizeof own / sizeof own[0]}, wl_cluster_flags_init (&f.cluster)};
-    if (!wl_options_parse ("bench -m MODEL [-p N] [-n N] [-b LIST] [flags]", tables, 2, argc, argv, NULL, &help, &err) || help)
+    if (!wl_options_parse ("bench (-m MODEL | --shape NAME) [-p N] [-n N] [-b LIST] [flags]", tables, 2, argc, argv, NULL, &help, &err) || help)
         goto done;
     if (!wl_cluster_flags_finish (&f.cluster, &err))
         goto done;
-    if (f.n_runs == 0 || f.n_runs > MAX_RUNS)
+    if (f.model && f.shape)
+        wl_fail (&err, WL_ERROR_USAGE, "-m and --shape both name a model: choose one");
+    else if (f.shape && f.cluster.options.listen)
+        wl_fail (&err, WL_ERROR_USAGE, "--shape makes its model on this machine, for local workers: leave --listen out");
+    else if (f.n_runs == 0 || f.n_runs > MAX_RUNS)
         wl_fail (&err, WL_ERROR_USAGE, "-r %u: choose 1 to %d", f.n_runs, MAX_RUNS);
     else if (strcmp (f.format, "md") != 0 && strcmp (f.format, "csv") != 0 && strcmp (f.format, "json") != 0)
         wl_fail (&err, WL_ERROR_USAGE, "--format %s: choose md, csv or json", f.format);
