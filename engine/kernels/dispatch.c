@@ -5,6 +5,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "tables.h"
 
@@ -18,8 +21,20 @@ static bool always (void)
     return true;
 }
 
+#if defined(__x86_64__)
+static bool has_avx2 (void)
+{
+    unsigned a, b, c, d; /* f16c by hand: older clangs do not know its name */
+    return __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma") && __get_cpuid (1, &a, &b, &c, &d) &&
+           (c & bit_F16C);
+}
+#endif
+
 static const isa_row isa_rows[] = {
     {&wl_kernels_scalar, always},
+#if defined(__x86_64__)
+    {&wl_kernels_avx2, has_avx2},
+#endif
 };
 enum { N_ISA_ROWS = sizeof isa_rows / sizeof isa_rows[0] };
 

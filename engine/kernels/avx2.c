@@ -1,0 +1,263 @@
+/* The AVX2 table: quantizing activations, norms and elementwise kernels, 8 lanes at a time. Matmul and attention have files of
+ * their own. What is left over at the end of a row goes through the scalar kernels, which compute the same. */
+#if defined(__x86_64__)
+
+#include "avx2.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tables.h"
+
+/* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
+
+/* Largest magnitude of n values (a multiple of 8), compared as integers. */
+INLINE float largest_magnitude (const float *x, const size_t n)
+{
+    const __m256i no_sign = _mm256_set1_epi32 (0x7fffffff);
+    __m256i top = _mm256_setzero_si256 ();
+    for (size_t i = 0; i < n; i += 8)
+        top = _mm256_max_epi32 (top, _mm256_and_si256 (load_256 (x + i), no_sign));
+    __m128i t = _mm_max_epi32 (_mm256_castsi256_si128 (top), _mm256_extracti128_si256 (top, 1));
+    t = _mm_max_epi32 (t, _mm_shuffle_epi32 (t, 0x4e));
+    t = _mm_max_epi32 (t, _mm_shuffle_epi32 (t, 0xb1));
+    return _mm_cvtss_f32 (_mm_castsi128_ps (t));
+}
+
+INLINE __m256i quantize_8 (const float *x, __m256 inverse)
+{
+    return _mm256_cvtps_epi32 (_mm256_mul_ps (_mm256_loadu_ps (x), inverse));
+}
+
+/* 32 values to int8 in order. */
+INLINE __m256i quantize_32 (const float *x, __m256 inverse)
+{
+    __m256i a = _mm256_packs_epi32 (quantize_8 (x, inverse), quantize_8 (x + 8, inverse));
+    __m256i b = _mm256_packs_epi32 (quantize_8 (x + 16, inverse), quantize_8 (x + 24, inverse));
+    return _mm256_permutevar8x32_epi32 (_mm256_packs_epi16 (a, b), _mm256_setr_epi32 (0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Sets the scale; true when the block has values to quantize, with *inverse. */
+INLINE bool block_scale (float amax, float *scale, __m256 *inverse)
+{
+    bool usable = amax >= WL_QUANTIZE_LEAST && amax <= 0x1.fffffep+127f;
+    *scale = usable ? amax / 127.0f : amax < WL_QUANTIZE_LEAST ? 0.0f : amax;
+    *inverse = _mm256_set1_ps (127.0f / amax);
+    return usable;
+}
+
+/* Sums of 4 neighbours, as 8 dwords. */
+INLINE __m256i sums_of_4 (__m256i q)
+{
+    return _mm256_madd_epi16 (_mm256_maddubs_epi16 (_mm256_set1_epi8 (1), q), _mm256_set1_epi16 (1));
+}
+
+static void quantize_q8_32 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+{
+    for (size_t b = 0; b < n / 32; b++, x += 32, q += 32) {
+        __m256 inverse;
+        __m256i v = _mm256_setzero_si256 ();
+        if (block_scale (largest_magnitude (x, 32), &scales[b], &inverse))
+            v = quantize_32 (x, inverse);
+        _mm256_storeu_si256 ((__m256i *) q, v);
+        __m256i s = sums_of_4 (v);
+        __m128i t = _mm_add_epi32 (_mm256_castsi256_si128 (s), _mm256_extracti128_si256 (s, 1));
+        t = _mm_add_epi32 (t, _mm_shuffle_epi32 (t, 0x4e));
+        sums[b] = (int16_t) (_mm_cvtsi128_si32 (t) + _mm_extract_epi32 (t, 1));
+    }
+}
+
+static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+{
+    for (size_t b = 0; b < n / 256; b++, x += 256, q += 256, sums += 16) {
+        __m256 inverse;
+        if (!block_scale (largest_magnitude (x, 256), &scales[b], &inverse)) {
+            memset (q, 0, 256);
+            memset (sums, 0, 16 * sizeof *sums);
+            continue;
+        }
+        for (size_t h = 0; h < 256; h += 128) {
+            __m256i s[4];
+            UNROLL for (size_t i = 0; i < 4; i++)
+            {
+                __m256i v = quantize_32 (x + h + 32 * i, inverse);
+                _mm256_storeu_si256 ((__m256i *) (q + h + 32 * i), v);
+                s[i] = sums_of_4 (v);
+            }
+            __m256i t = _mm256_hadd_epi32 (_mm256_hadd_epi32 (s[0], s[1]), _mm256_hadd_epi32 (s[2], s[3]));
+            t = _mm256_packs_epi32 (t, t); /* sums 0 2 4 6 in the low lane, 1 3 5 7 in the high one */
+            __m128i in_order = _mm_unpacklo_epi16 (_mm256_castsi256_si128 (t), _mm256_extracti128_si256 (t, 1));
+            _mm_storeu_si128 ((__m128i *) (sums + h / 16), in_order);
+        }
+    }
+}
+
+/* -- Norms ------------------------------------------------------------------------------------------------------------------- */
+
+static void rms_norm (float *y, const float *x, const float *w, size_t n, float eps)
+{
+    size_t whole = n & ~(size_t) 7;
+    __m256 sum = _mm256_setzero_ps ();
+    for (size_t i = 0; i < whole; i += 8) {
+        __m256 v = _mm256_loadu_ps (x + i);
+        sum = _mm256_fmadd_ps (v, v, sum);
+    }
+    float lanes[8];
+    _mm256_storeu_ps (lanes, sum);
+    for (size_t i = whole; i < n; i++)
+        lanes[i - whole] = fmaf (x[i], x[i], lanes[i - whole]);
+    float r = 1.0f / sqrtf (sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n + eps);
+    __m256 factor = _mm256_set1_ps (r);
+    for (size_t i = 0; i < whole; i += 8) {
+        __m256 v = _mm256_mul_ps (_mm256_loadu_ps (x + i), factor);
+        _mm256_storeu_ps (y + i, w ? _mm256_mul_ps (v, _mm256_loadu_ps (w + i)) : v);
+    }
+    for (size_t i = whole; i < n; i++)
+        y[i] = w ? x[i] * r * w[i] : x[i] * r;
+}
+
+static void layer_norm (float *y, const float *x, const float *w, const float *b, size_t n, float eps)
+{
+    size_t whole = n & ~(size_t) 7;
+    float lanes[8];
+    __m256 sum = _mm256_setzero_ps ();
+    for (size_t i = 0; i < whole; i += 8)
+        sum = _mm256_add_ps (sum, _mm256_loadu_ps (x + i));
+    _mm256_storeu_ps (lanes, sum);
+    for (size_t i = whole; i < n; i++)
+        lanes[i - whole] += x[i];
+    float mean = sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n;
+    __m256 m = _mm256_set1_ps (mean);
+    sum = _mm256_setzero_ps ();
+    for (size_t i = 0; i < whole; i += 8) {
+        __m256 v = _mm256_sub_ps (_mm256_loadu_ps (x + i), m);
+        sum = _mm256_fmadd_ps (v, v, sum);
+    }
+    _mm256_storeu_ps (lanes, sum);
+    for (size_t i = whole; i < n; i++)
+        lanes[i - whole] = fmaf (x[i] - mean, x[i] - mean, lanes[i - whole]);
+    float r = 1.0f / sqrtf (sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n + eps);
+    __m256 factor = _mm256_set1_ps (r);
+    for (size_t i = 0; i < whole; i += 8) {
+        __m256 v = _mm256_mul_ps (_mm256_sub_ps (_mm256_loadu_ps (x + i), m), factor), weight = _mm256_loadu_ps (w + i);
+        _mm256_storeu_ps (y + i, b ? _mm256_fmadd_ps (v, weight, _mm256_loadu_ps (b + i)) : _mm256_mul_ps (v, weight));
+    }
+    for (size_t i = whole; i < n; i++)
+        y[i] = b ? fmaf ((x[i] - mean) * r, w[i], b[i]) : (x[i] - mean) * r * w[i];
+}
+
+/* -- Elementwise --------------------------------------------------------------------------------------------------------------- */
+
+static void silu_mul (float *y, const float *gate, const float *up, size_t n)
+{
+    const __m256 sign = _mm256_set1_ps (-0.0f), one = _mm256_set1_ps (1.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 x = _mm256_loadu_ps (gate + i);
+        __m256 act = _mm256_div_ps (x, _mm256_add_ps (one, exp_256 (_mm256_xor_ps (x, sign))));
+        _mm256_storeu_ps (y + i, _mm256_mul_ps (act, _mm256_loadu_ps (up + i)));
+    }
+    wl_kernels_scalar.silu_mul (y + i, gate + i, up + i, n - i);
+}
+
+static void gelu_mul (float *y, const float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps (1.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 x = _mm256_loadu_ps (gate + i);
+        __m256 cubic = _mm256_fmadd_ps (_mm256_mul_ps (_mm256_mul_ps (_mm256_set1_ps (GELU_CUBIC), x), x), x, x);
+        __m256 t = tanh_256 (_mm256_mul_ps (_mm256_set1_ps (GELU_SCALE), cubic));
+        __m256 act = _mm256_mul_ps (_mm256_mul_ps (_mm256_set1_ps (0.5f), x), _mm256_add_ps (one, t));
+        _mm256_storeu_ps (y + i, _mm256_mul_ps (act, _mm256_loadu_ps (up + i)));
+    }
+    wl_kernels_scalar.gelu_mul (y + i, gate + i, up + i, n - i);
+}
+
+static void add_scaled (float *y, const float *x, float scale, size_t n)
+{
+    const __m256 s = _mm256_set1_ps (scale);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps (y + i, _mm256_fmadd_ps (_mm256_loadu_ps (x + i), s, _mm256_loadu_ps (y + i)));
+    wl_kernels_scalar.add_scaled (y + i, x + i, scale, n - i);
+}
+
+static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
+{
+    size_t i = 0;
+    for (; i + 4 <= n_pairs; i += 4) {
+        __m128 c = _mm_loadu_ps (cos + i), s = _mm_loadu_ps (sin + i);
+        __m256 cs = _mm256_set_m128 (_mm_unpackhi_ps (c, s), _mm_unpacklo_ps (c, s));
+        __m256 sc = _mm256_permute_ps (cs, 0xb1);
+        __m256 v = _mm256_loadu_ps (x + 2 * i);
+        /* even lanes: a c - b s; odd lanes: a s + b c */
+        __m256 rotated = _mm256_fmaddsub_ps (_mm256_moveldup_ps (v), cs, _mm256_mul_ps (_mm256_movehdup_ps (v), sc));
+        _mm256_storeu_ps (x + 2 * i, rotated);
+    }
+    wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
+}
+
+static void rope_halves (float *x, const float *cos, const float *sin, size_t n_pairs)
+{
+    size_t i = 0;
+    float *y = x + n_pairs;
+    for (; i + 8 <= n_pairs; i += 8) {
+        __m256 a = _mm256_loadu_ps (x + i), b = _mm256_loadu_ps (y + i);
+        __m256 c = _mm256_loadu_ps (cos + i), s = _mm256_loadu_ps (sin + i);
+        _mm256_storeu_ps (x + i, _mm256_fmsub_ps (a, c, _mm256_mul_ps (b, s)));
+        _mm256_storeu_ps (y + i, _mm256_fmadd_ps (a, s, _mm256_mul_ps (b, c)));
+    }
+    for (; i < n_pairs; i++) {
+        float a = x[i], b = y[i];
+        x[i] = fmaf (a, cos[i], -(b * sin[i]));
+        y[i] = fmaf (a, sin[i], b * cos[i]);
+    }
+}
+
+static void to_f16 (uint16_t *y, const float *x, size_t n)
+{
+    const __m256 limit = _mm256_set1_ps (65504.0f), minus = _mm256_set1_ps (-65504.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) { /* max and min give their second operand where one is NaN */
+        __m256 v = _mm256_min_ps (limit, _mm256_max_ps (minus, _mm256_loadu_ps (x + i)));
+        _mm_storeu_si128 ((__m128i *) (y + i), _mm256_cvtps_ph (v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    wl_kernels_scalar.to_f16 (y + i, x + i, n - i);
+}
+
+const wl_kernels wl_kernels_avx2 = {
+    .isa = "avx2",
+    .scratch_bytes = AVX2_MATMUL_SCRATCH,
+    .quantize_q8_32 = quantize_q8_32,
+    .quantize_q8_256 = quantize_q8_256,
+    .matmul =
+        {
+            [WL_TYPE_F32] = avx2_matmul_f32,
+            [WL_TYPE_F16] = avx2_matmul_f16,
+            [WL_TYPE_BF16] = avx2_matmul_bf16,
+            [WL_TYPE_Q4_0] = avx2_matmul_q4_0,
+            [WL_TYPE_Q4_1] = avx2_matmul_q4_1,
+            [WL_TYPE_Q5_0] = avx2_matmul_q5_0,
+            [WL_TYPE_Q5_1] = avx2_matmul_q5_1,
+            [WL_TYPE_Q8_0] = avx2_matmul_q8_0,
+            [WL_TYPE_IQ4_NL] = avx2_matmul_iq4_nl,
+            [WL_TYPE_Q2_K] = avx2_matmul_q2_k,
+            [WL_TYPE_Q3_K] = avx2_matmul_q3_k,
+            [WL_TYPE_Q4_K] = avx2_matmul_q4_k,
+            [WL_TYPE_Q5_K] = avx2_matmul_q5_k,
+            [WL_TYPE_Q6_K] = avx2_matmul_q6_k,
+            [WL_TYPE_IQ4_XS] = avx2_matmul_iq4_xs,
+        },
+    .attention = avx2_attention,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .add_scaled = add_scaled,
+    .rope_adjacent = rope_adjacent,
+    .rope_halves = rope_halves,
+    .to_f16 = to_f16,
+};
+
+#endif

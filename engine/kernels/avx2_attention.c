@@ -1,0 +1,300 @@
+/* Attention with AVX2: up to TILE query rows at once over the same keys and values.
+ *
+ * Scores: 8 positions a vector, two vectors a group of 16; a key's element is converted from f16 once for all rows. Values: 8 elements
+ * of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a prompt's rows each end one later);
+ * scores are computed for the union and masked in the softmax, values in the range common to all rows as one tile and what is
+ * left of each row alone: a value that a row does not see never enters its arithmetic. */
+#if defined(__x86_64__)
+
+#include <math.h>
+#include <string.h>
+
+#include "avx2.h"
+#include "math.h"
+
+enum { TILE = 6, BLOCK = WL_ATTENTION_BLOCK, PAGE = WL_KV_PAGE, GROUP = WL_KV_GROUP };
+
+/* The rows of a tile at one block of positions. p and o lie in scratch. */
+typedef struct block_state {
+    float *p; /* [TILE][BLOCK] scores, then weights */
+    float *o; /* [TILE][width] */
+    size_t width;
+    size_t lo[TILE], end[TILE];   /* what each row sees of the block; empty when lo >= end */
+    size_t union_lo, union_end;   /* what any row sees */
+    size_t common_lo, common_end; /* what all rows see; may be empty */
+    float m[TILE], l[TILE];
+} block_state;
+
+/* What has been merged so far. */
+typedef struct merged_state {
+    float m[TILE], l[TILE];
+    bool begun[TILE];
+} merged_state;
+
+INLINE __m256 f16_8 (const uint16_t *p)
+{
+    return _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) p));
+}
+
+/* Scores of n_groups * 16 positions whose keys start at k, for n_rows rows: p[row * BLOCK + position]. */
+INLINE void score_groups (const int n_rows, const int n_groups, const wl_attention *a, const float *q, const uint16_t *k, float *p)
+{
+    const size_t group_stride = GROUP * a->head_dim;
+    __m256 acc[TILE][8];
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = _mm256_setzero_ps ();
+    }
+    for (size_t d = 0; d < a->head_dim; d++, k += GROUP) {
+        __m256 keys[8];
+        UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = f16_8 (k + v / 2 * group_stride + v % 2 * 8);
+        UNROLL for (int r = 0; r < n_rows; r++)
+        {
+            __m256 query = _mm256_broadcast_ss (q + r * a->q_stride + d);
+            UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = _mm256_fmadd_ps (query, keys[v], acc[r][v]);
+        }
+    }
+    const __m256 scale = _mm256_set1_ps (a->scale), cap = _mm256_set1_ps (a->softcap);
+    const bool capped = a->softcap > 0.0f;
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int v = 0; v < 2 * n_groups; v++)
+        {
+            __m256 s = _mm256_mul_ps (acc[r][v], scale);
+            if (capped)
+                s = _mm256_mul_ps (cap, tanh_256 (_mm256_div_ps (s, cap)));
+            _mm256_storeu_ps (p + r * BLOCK + v * 8, s);
+        }
+    }
+}
+
+/* Groups run together, so that there are chains enough to hide the latency of fma. */
+INLINE int groups_at_once (const int n_rows)
+{
+    return n_rows == 1 ? 4 : n_rows <= 3 ? 2 : 1;
+}
+
+/* Scores of all positions that a row sees (and of their neighbours in the same groups). */
+INLINE void score_block (const int n_rows, const wl_attention *a, const block_state *s, const float *q)
+{
+    const size_t span = GROUP * (size_t) groups_at_once (n_rows);
+    for (size_t t = s->union_lo / span * span; t < s->union_end; t += span) {
+        const uint16_t *page = a->k_pages[t / PAGE];
+        if (page) /* absent: between the ranges of two rows, seen by none */
+            score_groups (n_rows, groups_at_once (n_rows), a, q, page + t % PAGE * a->head_dim,
+                          s->p + t % BLOCK);
+    }
+}
+
+/* All ones in the lanes whose position (lane 0: t) lies in [lo, hi]. */
+INLINE __m256 visible (size_t t, size_t lo, size_t hi)
+{
+    const __m256i lane = _mm256_setr_epi32 (0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i position = _mm256_add_epi32 (_mm256_set1_epi32 ((int) t), lane);
+    __m256i outside = _mm256_or_si256 (_mm256_cmpgt_epi32 (_mm256_set1_epi32 ((int) lo), position),
+                                       _mm256_cmpgt_epi32 (position, _mm256_set1_epi32 ((int) hi)));
+    return _mm256_castsi256_ps (_mm256_xor_si256 (outside, _mm256_set1_epi32 (-1)));
+}
+
+/* Turns the scores [lo, hi] (within the block) into weights; the block's maximum and sum. */
+static void softmax_block (float *p, size_t lo, size_t hi, float *m, float *l)
+{
+    const __m256 lowest = _mm256_set1_ps (-INFINITY);
+    const size_t start = lo & ~(size_t) 7;
+    __m256 top = lowest;
+    for (size_t t = start; t <= hi; t += 8)
+        top = _mm256_max_ps (_mm256_blendv_ps (lowest, _mm256_loadu_ps (p + t), visible (t, lo, hi)), top); /* skips NaN */
+    __m128 half = _mm_max_ps (_mm256_castps256_ps128 (top), _mm256_extractf128_ps (top, 1));
+    half = _mm_max_ps (half, _mm_movehl_ps (half, half));
+    half = _mm_max_ps (half, _mm_movehdup_ps (half));
+    *m = _mm_cvtss_f32 (half);
+    const __m256 max = _mm256_set1_ps (*m);
+    __m256 sum = _mm256_setzero_ps ();
+    for (size_t t = start; t <= hi; t += 8) {
+        __m256 weight = exp_256 (_mm256_sub_ps (_mm256_loadu_ps (p + t), max));
+        weight = _mm256_and_ps (weight, visible (t, lo, hi));
+        sum = _mm256_add_ps (sum, weight);
+        _mm256_storeu_ps (p + t, weight);
+    }
+    *l = sum_lanes_256 (sum);
+}
+
+/* o[row][0 .. 8 * n_vectors) += weights times n positions' values; v and p are those of the first position. */
+INLINE void add_values (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *p, const uint16_t *v,
+                        size_t v_stride, size_t n)
+{
+    __m256 acc[TILE][8];
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = _mm256_loadu_ps (o + r * o_stride + 8 * i);
+    }
+    for (size_t t = 0; t < n; t++, v += v_stride) {
+        __m256 values[8];
+        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = f16_8 (v + 8 * i);
+        UNROLL for (int r = 0; r < n_rows; r++)
+        {
+            __m256 weight = _mm256_broadcast_ss (p + r * BLOCK + t);
+            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = _mm256_fmadd_ps (weight, values[i], acc[r][i]);
+        }
+    }
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int i = 0; i < n_vectors; i++) _mm256_storeu_ps (o + r * o_stride + 8 * i, acc[r][i]);
+    }
+}
+
+INLINE int vectors_at_once (const int n_rows)
+{
+    return n_rows == 1 ? 8 : n_rows <= 3 ? 4 : 2;
+}
+
+/* The positions [lo, end) of one block, page by page so that a page's values are in L1 for all slices of the head. */
+INLINE void value_block (const int n_rows, const wl_attention *a, const block_state *s, float *o, const float *p, size_t lo, size_t end)
+{
+    const int wide = vectors_at_once (n_rows);
+    while (lo < end) {
+        const size_t page_end = lo / PAGE * PAGE + PAGE, n = (end < page_end ? end : page_end) - lo;
+        const uint16_t *v = a->v_pages[lo / PAGE] + lo % PAGE * a->head_dim;
+        const float *weights = p + lo % BLOCK;
+        size_t d = 0;
+        for (; d + 8 * (size_t) wide <= a->head_dim; d += 8 * (size_t) wide)
+            add_values (n_rows, wide, o + d, s->width, weights, v + d, a->head_dim, n);
+        if (wide > 2)
+            for (; d + 16 <= a->head_dim; d += 16)
+                add_values (n_rows, 2, o + d, s->width, weights, v + d, a->head_dim, n);
+        for (; d + 8 <= a->head_dim; d += 8)
+            add_values (n_rows, 1, o + d, s->width, weights, v + d, a->head_dim, n);
+        for (; d < a->head_dim; d++)
+            for (int r = 0; r < n_rows; r++)
+                for (size_t t = 0; t < n; t++)
+                    o[r * s->width + d] =
+                        fmaf (weights[r * BLOCK + t], wl_f16_to_f32 (v[t * a->head_dim + d]), o[r * s->width + d]);
+        lo += n;
+    }
+}
+
+/* Every row's values of the block, positions ascending: those before the common range, the common range, those after it. */
+INLINE void all_values (const int n_rows, const wl_attention *a, const block_state *s)
+{
+    memset (s->o, 0, (size_t) n_rows * s->width * sizeof (float));
+    const bool common = n_rows > 1 && s->common_lo < s->common_end;
+    for (int r = 0; r < n_rows; r++)
+        value_block (1, a, s, s->o + r * s->width, s->p + r * BLOCK, s->lo[r], common ? s->common_lo : s->end[r]);
+    if (!common)
+        return;
+    value_block (n_rows, a, s, s->o, s->p, s->common_lo, s->common_end);
+    for (int r = 0; r < n_rows; r++)
+        value_block (1, a, s, s->o + r * s->width, s->p + r * BLOCK, s->common_end, s->end[r]);
+}
+
+/* out = first ? o : out * keep + o * add */
+static void merge (float *out, const float *o, size_t n, bool first, float keep, float add)
+{
+    size_t d = 0;
+    const __m256 k = _mm256_set1_ps (keep), f = _mm256_set1_ps (add);
+    if (first) {
+        memcpy (out, o, n * sizeof *out);
+        return;
+    }
+    for (; d + 8 <= n; d += 8)
+        _mm256_storeu_ps (out + d, _mm256_fmadd_ps (_mm256_loadu_ps (out + d), k, _mm256_mul_ps (_mm256_loadu_ps (o + d), f)));
+    for (; d < n; d++)
+        out[d] = fmaf (out[d], keep, o[d] * add);
+}
+
+/* What the rows see of the block that starts at `start`. */
+INLINE void find_ranges (const int n_rows, block_state *s, const uint32_t *first, const uint32_t *last, size_t start)
+{
+    s->union_lo = s->common_end = SIZE_MAX;
+    s->union_end = s->common_lo = 0;
+    for (int r = 0; r < n_rows; r++) {
+        size_t lo = first[r] > start ? first[r] : start, end = last[r] < start + BLOCK ? (size_t) last[r] + 1 : start + BLOCK;
+        if (lo < end) {
+            s->union_lo = lo < s->union_lo ? lo : s->union_lo;
+            s->union_end = end > s->union_end ? end : s->union_end;
+        }
+        s->common_lo = lo > s->common_lo ? lo : s->common_lo;
+        s->common_end = end < s->common_end ? end : s->common_end;
+        s->lo[r] = lo;
+        s->end[r] = end;
+    }
+}
+
+static void merge_row (const wl_attention *a, const block_state *s, merged_state *merged, int r, float *out)
+{
+    float m = merged->m[r], block_m = s->m[r], keep = 0, add = 0, top = block_m;
+    const float *o = s->o + r * s->width;
+    if (!merged->begun[r]) {
+        merged->l[r] = s->l[r];
+    } else {
+        top = block_m > m ? block_m : m;
+        keep = wl_expf (m - top);
+        add = wl_expf (block_m - top);
+        merged->l[r] = fmaf (merged->l[r], keep, s->l[r] * add);
+    }
+    merge (out, o, a->head_dim, !merged->begun[r], keep, add);
+    merged->m[r] = top;
+    merged->begun[r] = true;
+}
+
+static void finish_row (const wl_attention *a, float m, float l, const float *sink, float *out)
+{
+    size_t d = 0;
+    if (sink) {
+        float top = *sink > m ? *sink : m, keep = wl_expf (m - top);
+        l = fmaf (l, keep, wl_expf (*sink - top));
+        for (size_t i = 0; i < a->head_dim; i++)
+            out[i] *= keep;
+    }
+    for (; d + 8 <= a->head_dim; d += 8)
+        _mm256_storeu_ps (out + d, _mm256_div_ps (_mm256_loadu_ps (out + d), _mm256_set1_ps (l)));
+    for (; d < a->head_dim; d++)
+        out[d] /= l;
+}
+
+/* Rows [row, row + n_rows). */
+INLINE void attend_rows (const int n_rows, const wl_attention *a, size_t row)
+{
+    const float *q = a->q + row * a->q_stride;
+    float *out = a->out + row * a->out_stride;
+    const uint32_t *first = a->first + row, *last = a->last + row;
+    block_state s = {.p = a->scratch, .o = a->scratch + TILE * BLOCK, .width = (a->head_dim + 15) / 16 * 16};
+    merged_state merged = {0};
+    size_t lowest = first[0], highest = last[0];
+    for (int r = 1; r < n_rows; r++) {
+        lowest = first[r] < lowest ? first[r] : lowest;
+        highest = last[r] > highest ? last[r] : highest;
+    }
+    for (size_t start = lowest / BLOCK * BLOCK; start <= highest; start += BLOCK) {
+        find_ranges (n_rows, &s, first, last, start);
+        if (s.union_lo >= s.union_end)
+            continue;
+        score_block (n_rows, a, &s, q);
+        for (int r = 0; r < n_rows; r++)
+            if (s.lo[r] < s.end[r])
+                softmax_block (s.p + r * BLOCK, s.lo[r] - start, s.end[r] - 1 - start, &s.m[r], &s.l[r]);
+        all_values (n_rows, a, &s);
+        for (int r = 0; r < n_rows; r++)
+            if (s.lo[r] < s.end[r])
+                merge_row (a, &s, &merged, r, out + r * a->out_stride);
+    }
+    for (int r = 0; r < n_rows; r++)
+        finish_row (a, merged.m[r], merged.l[r], a->sinks ? &a->sinks[row + (size_t) r] : NULL, out + r * a->out_stride);
+}
+
+void avx2_attention (const wl_attention *a)
+{
+    size_t row = 0;
+    for (; row + 6 <= a->n_rows; row += 6)
+        attend_rows (6, a, row);
+    switch (a->n_rows - row) {
+    case 1: attend_rows (1, a, row); break;
+    case 2: attend_rows (2, a, row); break;
+    case 3: attend_rows (3, a, row); break;
+    case 4: attend_rows (4, a, row); break;
+    case 5: attend_rows (5, a, row); break;
+    default: break;
+    }
+}
+
+#endif
