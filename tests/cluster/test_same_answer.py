@@ -1,0 +1,120 @@
+"""The answer does not depend on how many stages, workers and threads compute it, nor on how they are connected."""
+import json
+import random
+
+import numpy as np
+import pytest
+
+import make_model
+from conftest import free_port
+
+PROMPT = "Three sheep walk over a hill. The first one says:"
+N_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Answers of one worker with one thread, kept for the module."""
+    return {}
+
+
+def greedy(woolly, model, *arguments, n=N_TOKENS):
+    return woolly.json("run", "-m", model, "-p", PROMPT, "-n", n, "--temp", 0, "--ignore-eos", *arguments, seconds=120)["tokens"]
+
+
+def one_worker_answer(woolly, answers, model):
+    if model not in answers:
+        answers[model] = greedy(woolly, model, "--local", 1, "--threads", 1)
+    return answers[model]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 30])
+def test_smollm2_answers_the_same_over_ipc(woolly, smollm2, answers, workers, threads):
+    expected = one_worker_answer(woolly, answers, smollm2)
+    assert len(expected) == N_TOKENS
+    assert greedy(woolly, smollm2, "--local", workers, "--threads", threads) == expected
+
+
+@pytest.mark.parametrize("workers,threads", [(1, 1), (2, 2), (3, 1), (5, 2), (30, 1)])
+def test_smollm2_answers_the_same_over_tcp(woolly, smollm2, answers, workers, threads):
+    expected = one_worker_answer(woolly, answers, smollm2)
+    port = free_port()
+    for i in range(workers):
+        woolly.worker(port, f"w{i}", "--threads", threads)
+    answer = woolly.json("run", "-m", smollm2, "-p", PROMPT, "-n", N_TOKENS, "--temp", 0, "--ignore-eos",
+                         "--listen", f"127.0.0.1:{port}", "--min-workers", workers, seconds=120)
+    assert answer["tokens"] == expected
+    assert sorted(stage["name"] for stage in answer["stages"]) == sorted(f"w{i}" for i in range(workers))
+
+
+@pytest.mark.short
+def test_local_and_joined_workers_together_answer_the_same(woolly, tiny, answers):
+    port = free_port()
+    woolly.worker(port, "far")
+    answer = woolly.json("run", "-m", tiny, "-p", PROMPT, "-n", N_TOKENS, "--temp", 0, "--ignore-eos",
+                         "--local", 2, "--listen", f"127.0.0.1:{port}", "--min-workers", 3)
+    assert len(answer["stages"]) == 3 and "far" in [stage["name"] for stage in answer["stages"]]
+    assert answer["tokens"] == one_worker_answer(woolly, answers, tiny)
+
+
+@pytest.mark.parametrize("layers", ["0,1-5", "0-4,5", "0,1,2,3,4,5", "0-1,2-3,4-5"])
+def test_any_split_answers_the_same(woolly, tiny, answers, layers):
+    assert greedy(woolly, tiny, "--layers", layers) == one_worker_answer(woolly, answers, tiny)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_sampled_answer_depends_on_the_seed_alone(woolly, smollm2, seed):
+    def sampled(*arguments):
+        return woolly.json("run", "-m", smollm2, "-p", PROMPT, "-n", 32, "--temp", 1, "--seed", seed, *arguments)["text"]
+    assert sampled("--local", 1) == sampled("--local", 2) == sampled("--local", 3, "--threads", 2) == sampled("--local", 7)
+
+
+def test_other_seeds_give_other_answers(woolly, smollm2):
+    answers = {woolly.json("run", "-m", smollm2, "-p", PROMPT, "-n", 24, "--temp", 1, "--seed", seed)["text"] for seed in range(4)}
+    assert len(answers) == 4
+
+
+@pytest.mark.parametrize("name", make_model.MODELS)
+def test_logits_are_the_same_bytes_for_any_split_threads_and_kernels(woolly, own_models, name):
+    """Over a prompt long enough for several chunks of prefill and several pages of KV cache."""
+    model = own_models / f"{name}.gguf"
+    tokens = [random.Random(name).randrange(5, 420) for _ in range(300)]
+    expected = woolly.logits(model, tokens, "--local", 1, "--threads", 1)
+    assert np.isfinite(expected).all() and expected.shape == (300, 421)
+    for arguments in (["--threads", 2], ["--local", 2], ["--local", 6, "--threads", 2], ["--isa", "scalar", "--local", 3]):
+        logits = woolly.logits(model, tokens, *arguments)
+        assert np.array_equal(logits.view(np.uint32), expected.view(np.uint32)), f"{arguments} changes the logits"
+
+
+@pytest.mark.short
+def test_decoding_gives_the_tokens_that_prefill_scores_best(woolly, own_models, tmp_path):
+    """One token at a time and many at once go through different shapes of the same kernels; the arg-max must agree exactly."""
+    for name in ("llama-q4_1", "granite-q4_k_m", "gemma3-q4_0"):
+        model = own_models / f"{name}.gguf"
+        run = woolly.json("run", "-m", model, "--raw", "-p", PROMPT, "-n", 40, "--temp", 0, "--ignore-eos", "--local", 2)
+        ids = woolly.json("tokenize", "-m", model, "-p", PROMPT)["ids"]
+        assert run["prompt_tokens"] == len(ids)
+        best = woolly.logits(model, ids + run["tokens"]).argmax(1)
+        assert best[len(ids) - 1:-1].tolist() == run["tokens"]
+
+
+def test_workers_that_joined_serve_one_coordinator_after_another(woolly, tiny, answers):
+    port = free_port()
+    workers = [woolly.worker(port, f"w{i}") for i in range(2)]
+    for _ in range(3):
+        answer = woolly.json("run", "-m", tiny, "-p", PROMPT, "-n", N_TOKENS, "--temp", 0, "--ignore-eos",
+                             "--listen", f"127.0.0.1:{port}", "--min-workers", 2)
+        assert answer["tokens"] == one_worker_answer(woolly, answers, tiny)
+    assert all(worker.popen.poll() is None for worker in workers)
+
+
+def test_workers_may_come_after_the_coordinator(woolly, tiny, answers):
+    port = free_port()
+    run = woolly.start("run", "-m", tiny, "-p", PROMPT, "-n", N_TOKENS, "--temp", 0, "--ignore-eos", "--json",
+                       "--listen", f"127.0.0.1:{port}", "--min-workers", 2)
+    for i in range(2):
+        woolly.worker(port, f"w{i}")
+    result = run.wait(20)
+    assert result.code == 0, repr(result)
+    assert json.loads(result.out)["tokens"] == one_worker_answer(woolly, answers, tiny)
