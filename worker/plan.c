@@ -1,0 +1,235 @@
+/* Opening and closing a plan; see plan.h.
+ *
+ * A Load comes from a peer, so every number is checked against the model file and this worker's offer before anything is allocated in proportion to it. */
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/kv_cache.h"
+#include "engine/machine.h"
+#include "engine/memory.h"
+#include "proto/fingerprint.h"
+
+enum { MAX_ROWS = 1 << 16, MAX_PAGES = 1 << 26, MAX_THREADS = 1024 };
+
+/* -- the message -------------------------------------------------------------------------------------------------------------------------- */
+
+static bool check_load (const Woolly__Load *load, wl_error *err)
+{
+    if (load->fingerprint.len != WL_FINGERPRINT_BYTES)
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's fingerprint has %zu bytes, not %d", load->fingerprint.len, WL_FINGERPRINT_BYTES);
+    if (load->first_layer > load->last_layer || load->max_rows == 0 || load->max_rows > MAX_ROWS || load->n_pages == 0 ||
+        load->n_pages > MAX_PAGES || load->n_threads > MAX_THREADS)
+        return wl_fail (err, WL_ERROR_CLUSTER, "a plan out of bounds: layers %u-%u, %u rows, %u pages, %u threads", load->first_layer,
+                        load->last_layer, load->max_rows, load->n_pages, load->n_threads);
+    if (!wl_link_endpoint_ok (load->next_endpoint))
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's next stage \"%s\" is no endpoint", load->next_endpoint);
+    return true;
+}
+
+/* -- the model ---------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *base_name (const char *path)
+{
+    const char *slash = strrchr (path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* The path under which this worker has the model: in its --model-dir, else the coordinator's own. */
+static char *find_model (const char *asked, const char *model_dir, wl_error *err)
+{
+    if (model_dir && *base_name (asked)) {
+        size_t length = strlen (model_dir) + strlen (base_name (asked)) + 2;
+        char *path = wl_new (length, 1, err);
+        if (!path)
+            return NULL;
+        snprintf (path, length, "%s/%s", model_dir, base_name (asked));
+        if (access (path, R_OK) == 0)
+            return path;
+        free (path);
+    }
+    if (access (asked, R_OK) != 0) {
+        wl_fail (err, WL_ERROR_CLUSTER, "%s: %s here: copy the model to this machine and name its folder with --model-dir", asked,
+                 strerror (errno));
+        return NULL;
+    }
+    return wl_copy_text (asked, strlen (asked), err);
+}
+
+static bool open_model (plan *p, const plan_offer *offer, wl_error *err)
+{
+    const Woolly__Load *load = p->order->load;
+    uint8_t fingerprint[WL_FINGERPRINT_BYTES];
+    bool ok = false;
+    char *path = find_model (load->model_path, offer->model_dir, err);
+    if (!path)
+        return false;
+    p->gguf = wl_gguf_open (path, err);
+    if (!p->gguf || !wl_fingerprint (p->gguf, fingerprint, err))
+        goto done;
+    if (memcmp (fingerprint, load->fingerprint.data, WL_FINGERPRINT_BYTES) != 0) {
+        wl_fail (err, WL_ERROR_CLUSTER, "%s: not the coordinator's file, though of the same name (fingerprints differ): copy it from there",
+                 path);
+        goto done;
+    }
+    p->model = wl_model_new (p->gguf, err);
+    if (!p->model)
+        goto done;
+    if (load->last_layer >= p->model->n_layers) {
+        wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer, load->last_layer, path, p->model->n_layers);
+        goto done;
+    }
+    p->embeds = load->first_layer == 0;
+    p->heads = load->last_layer + 1 == p->model->n_layers;
+    ok = true;
+done:
+    free (path);
+    return ok;
+}
+
+/* -- memory -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Bytes of one send buffer: a step's hidden states, or its rows of logits. */
+static bool buffer_bytes (const plan *p, size_t *bytes, wl_error *err)
+{
+    size_t rows = p->heads ? p->max_logit_rows : p->max_rows;
+    size_t width = p->heads ? wl_stage_logit_stride (p->model) : p->model->d_model, in;
+    if (__builtin_mul_overflow (rows ? rows : 1, width * sizeof (float), bytes) || *bytes > WL_PAYLOAD_LIMIT ||
+        __builtin_mul_overflow ((size_t) p->max_rows, p->model->d_model * sizeof (float), &in) || in > WL_PAYLOAD_LIMIT)
+        return wl_fail (err, WL_ERROR_CLUSTER, "steps of %u rows, %u of them with logits, are more than a message may hold (%d bytes)",
+                        p->max_rows, p->max_logit_rows, WL_PAYLOAD_LIMIT);
+    return true;
+}
+
+static bool check_memory (const plan *p, const wl_stage_options *options, size_t send_bytes, const plan_offer *offer, wl_error *err)
+{
+    uint32_t n_layers = options->last_layer - options->first_layer + 1;
+    uint64_t kv, need, page = wl_kv_page_bytes (n_layers, p->model->n_kv_heads, p->model->head_dim);
+    if (__builtin_mul_overflow (page, options->n_pages, &kv) || kv > UINT64_MAX / 4)
+        return wl_fail (err, WL_ERROR_CLUSTER, "a KV cache of %u pages is more than any machine has: choose a smaller --ctx",
+                        options->n_pages);
+    need = wl_stage_memory_needed (p->model, options) + send_bytes;
+    if (offer->memory_bytes && need > offer->memory_bytes)
+        return wl_fail (err, WL_ERROR_CLUSTER, "layers %u-%u need %.1f MB and this worker has %.1f MB: give it fewer layers or more memory",
+                        options->first_layer, options->last_layer, (double) need / 1e6, (double) offer->memory_bytes / 1e6);
+    return true;
+}
+
+static bool open_buffers (plan *p, size_t bytes, wl_error *err)
+{
+    /* Logits leave only for `score`, and are large: one buffer. Hidden states: one being filled, one being sent, one to spare. */
+    uint32_t wanted = p->heads ? 1 : PLAN_SEND_BUFFERS;
+    for (uint32_t i = 0; i < wanted; i++) {
+        send_buffer *b = wl_new (1, sizeof *b, err);
+        if (!b)
+            return false;
+        p->buffers[p->n_buffers++] = b;
+        b->bytes = bytes;
+        b->data = wl_map_pages (bytes, err);
+        if (!b->data)
+            return false;
+    }
+    return true;
+}
+
+send_buffer *plan_buffer_take (plan *p)
+{
+    for (uint32_t i = 0; i < p->n_buffers; i++)
+        if (!atomic_load_explicit (&p->buffers[i]->in_use, memory_order_acquire)) {
+            atomic_store_explicit (&p->buffers[i]->in_use, true, memory_order_relaxed);
+            return p->buffers[i];
+        }
+    return NULL;
+}
+
+void plan_buffer_release (void *bytes, void *context)
+{
+    (void) bytes;
+    send_buffer *b = context;
+    atomic_store_explicit (&b->in_use, false, memory_order_release);
+}
+
+/* After the socket is closed ZeroMQ lets go of its messages within moments, from its own thread. Should it not, the memory is left to it. */
+static void close_buffers (plan *p)
+{
+    enum { PATIENCE_MS = 2000 };
+    const struct timespec moment = {.tv_nsec = 1000000};
+    for (uint32_t i = 0; i < p->n_buffers; i++) {
+        send_buffer *b = p->buffers[i];
+        for (int ms = 0; ms < PATIENCE_MS && atomic_load_explicit (&b->in_use, memory_order_acquire); ms++)
+            nanosleep (&moment, NULL);
+        if (atomic_load_explicit (&b->in_use, memory_order_acquire))
+            continue;
+        wl_unmap_pages (b->data, b->bytes);
+        free (b);
+    }
+}
+
+/* -- all of it -------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool open_work_space (plan *p, wl_error *err)
+{
+    p->spans = wl_new (p->max_rows, sizeof *p->spans, err);
+    p->logit_rows = wl_new (p->max_rows, sizeof *p->logit_rows, err);
+    p->samples = wl_new (p->max_logit_rows, sizeof *p->samples, err);
+    p->sample_places = wl_new (p->max_logit_rows, sizeof *p->sample_places, err);
+    if (p->heads)
+        p->sampler = wl_sampler_new (p->model->n_vocab, err);
+    return p->spans && p->logit_rows && p->samples && p->sample_places && (p->sampler || !p->heads);
+}
+
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress, void *progress_context,
+                wl_error *err)
+{
+    *p = (plan) {.order = order, .epoch = order->load->epoch};
+    const Woolly__Load *load = order->load;
+    size_t send_bytes;
+    if (!check_load (load, err) || !open_model (p, offer, err))
+        goto failed;
+    p->max_rows = load->max_rows;
+    p->max_logit_rows = load->max_logit_rows < load->max_rows ? load->max_logit_rows : load->max_rows;
+    wl_stage_options options = {
+        .first_layer = load->first_layer, .last_layer = load->last_layer, .n_pages = load->n_pages, .max_rows = load->max_rows};
+    options.kernels = wl_kernels_find (load->isa[0] ? load->isa : offer->isa, err);
+    if (!options.kernels)
+        goto failed;
+    p->isa = options.kernels->isa;
+    if (!buffer_bytes (p, &send_bytes, err) || !check_memory (p, &options, send_bytes, offer, err))
+        goto failed;
+    uint32_t n_threads = load->n_threads ? load->n_threads : offer->n_threads ? offer->n_threads : wl_machine_cores ();
+    p->pool = wl_thread_pool_new (n_threads, err);
+    if (!p->pool || !open_buffers (p, send_bytes, err) || !open_work_space (p, err))
+        goto failed;
+    options.pool = p->pool;
+    p->stage = wl_stage_new (p->gguf, p->model, &options, progress, progress_context, err);
+    if (!p->stage)
+        goto failed;
+    p->next = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
+    if (p->next && wl_link_connect (p->next, load->next_endpoint, err))
+        return true;
+failed:
+    plan_close (p);
+    return false;
+}
+
+void plan_close (plan *p)
+{
+    zsock_destroy (&p->next);
+    close_buffers (p);
+    wl_stage_free (&p->stage);
+    wl_thread_pool_free (&p->pool);
+    wl_sampler_free (&p->sampler);
+    wl_model_free (&p->model);
+    wl_gguf_free (&p->gguf);
+    free (p->spans);
+    free (p->logit_rows);
+    free (p->samples);
+    free (p->sample_places);
+    free (p->timing_places);
+    wl_control_free (&p->order);
+    *p = (plan) {0};
+}

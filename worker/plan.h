@@ -1,0 +1,72 @@
+/* One plan as this worker carries it out: the Load message, and everything opened for it. */
+#ifndef WL_WORKER_PLAN_H
+#define WL_WORKER_PLAN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/gguf.h"
+#include "engine/model.h"
+#include "engine/stage.h"
+#include "engine/text/sampler.h"
+#include "engine/thread_pool.h"
+#include "proto/wire.h"
+
+/* What a worker brings to any plan. */
+typedef struct plan_offer {
+    const char *model_dir; /* where to look for models first; NULL: nowhere */
+    const char *isa;       /* NULL: the best */
+    uint32_t n_threads;    /* 0: all cores */
+    uint64_t memory_bytes;
+} plan_offer;
+
+/* Memory for what is on its way out. ZeroMQ reads it until it calls release, from its I/O thread. */
+typedef struct send_buffer {
+    float *data;
+    size_t bytes;
+    atomic_bool in_use; /* set by the data thread, cleared by plan_buffer_release with release order */
+} send_buffer;
+
+enum { PLAN_SEND_BUFFERS = 3 };
+
+typedef struct plan {
+    Woolly__Control *order; /* owned; its `load` */
+    uint64_t epoch;
+    uint32_t max_rows, max_logit_rows;
+    bool embeds, heads; /* first, last stage */
+    const char *isa;
+
+    wl_gguf *gguf;
+    wl_model *model;
+    wl_thread_pool *pool;
+    wl_stage *stage;
+    wl_sampler *sampler; /* last stage */
+    zsock_t *next;       /* PUSH; the data thread's */
+    send_buffer *buffers[PLAN_SEND_BUFFERS];
+    uint32_t n_buffers;
+
+    /* work space of one step */
+    wl_span *spans;             /* [max_rows] */
+    uint32_t *logit_rows;       /* [max_rows] */
+    Woolly__Sample *samples;    /* [max_logit_rows] */
+    Woolly__Sample **sample_places;
+    Woolly__Timing **timing_places; /* [n_timing_room] */
+    size_t n_timing_room;
+
+    uint64_t last_id;       /* of the newest step */
+    uint64_t idle_since_ns; /* when that step was done */
+    bool failed;            /* reported; further steps are dropped */
+} plan;
+
+/* Opens everything that `order` (taken over, also on failure) asks for. Progress as wl_stage_new. On failure nothing is left open. */
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress, void *progress_context,
+                wl_error *err);
+void plan_close (plan *p);
+
+/* A buffer that nobody reads, marked as in use; NULL if all are on their way. */
+send_buffer *plan_buffer_take (plan *p);
+/* The release function of wl_step_send; `context` is the send_buffer. */
+void plan_buffer_release (void *bytes, void *context);
+
+#endif
