@@ -32,7 +32,7 @@ typedef struct answer {
     wl_stop_filter filter;
     wl_buffer text;
     json_t *tokens;
-    size_t n_tokens;
+    size_t n_tokens = 0;
     bool stopped;
     double added_s, first_s, last_s;
     wl_error err; /* of a callback */
@@ -204,7 +204,7 @@ int wl_command_run (int argc, char **argv)
     wl_error err = {0};
     wl_opened_model opened = {0};
     wl_tokens prompt = {0};
-    size_t n_tokens;
+    size_t n_tokens = 0;
     bool help;
     const wl_option own[] = {
         {'m', "model", WL_OPTION_TEXT, &f.model, "MODEL", "GGUF file", NULL},
