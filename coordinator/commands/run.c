@@ -32,7 +32,7 @@ typedef struct answer {
     wl_stop_filter filter;
     wl_buffer text;
     json_t *tokens;
-    size_t n_tokens = 0;
+    size_t n_tokens;
     bool stopped;
     double added_s, first_s, last_s;
     wl_error err; /* of a callback */
