@@ -156,14 +156,14 @@ static bool cut_symbols (const wl_tokenizer *t, merger *m, const char *word, siz
     return true;
 }
 
-/* The tokens of a symbol that has none of its own: its bytes. Bytes without a token become the unknown token, once a symbol; a
- * vocabulary without that either leaves them out. */
+/* The tokens of a symbol that has none of its own: its bytes. Where one of them has no token, SentencePiece gives the unknown token
+ * for the symbol, and byte-level BPE leaves the byte out, as the tokenizers that models are trained with do. */
 static bool add_bytes (const wl_tokenizer *t, const char *bytes, size_t length, id_list *out, wl_error *err)
 {
     bool is_missing = false;
     for (size_t i = 0; i < length; i++)
         is_missing |= t->byte_tokens[(uint8_t) bytes[i]] < 0;
-    if (is_missing && t->unknown >= 0)
+    if (is_missing && t->unknown >= 0 && t->kind != KIND_BYTE_BPE)
         return add_id (out, t->unknown, err);
     for (size_t i = 0; i < length; i++) {
         int32_t id = t->byte_tokens[(uint8_t) bytes[i]];

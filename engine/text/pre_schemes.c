@@ -67,6 +67,12 @@
     "\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}"                     \
     "\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}"
 
+/* Oniguruma's \w: letters, marks, digits, what else is Alphabetic, connectors, and Latin-1's numbers. */
+#define ONIG_WORD                                                                                                   \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
+    "\\x{1f150}-"                                                                                                   \
+    "\\x{1f169}\\x{1f170}-\\x{1f189}"
+
 /* What BLOOM's family takes for the end of a word. */
 #define NOT_BLOOM_STOP " ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+"
 
@@ -75,6 +81,7 @@
 /* clang-format off */
 #define CUT(expression) {expression, STEP_MATCHES}
 #define CUT_DIGITS(expression) {expression, STEP_GROUPS_OF_3}
+#define CUT_BEFORE_DIGITS(expression) {expression, STEP_BEFORE_GROUPS_OF_3}
 #define END {NULL, STEP_MATCHES}
 /* clang-format on */
 
@@ -121,10 +128,10 @@ static const pre_step steps_chameleon[] = {CUT ("<sentinel:[0-9]+>"),      CUT (
                                            CUT ("[\\t\\n]|    |  "),       CUT ("\\p{N}"),
                                            CUT ("[\\p{P}!-/:-@\\[-`{-~]"), CUT (GPT2)};
 /* \d{1,3}(?=(?:\d{3})*\b): digits are grouped only where no word character follows them. */
-static const pre_step steps_tiny_aya[] = {CUT_DIGITS ("(?<!\\p{Nd})\\p{Nd}++(?![\\p{L}\\p{M}\\p{Pc}])"), CUT (GPT4O),
-                                          END};
+static const pre_step steps_tiny_aya[] = {CUT_DIGITS ("(?<!\\p{Nd})\\p{Nd}++(?![" ONIG_WORD "])"), CUT (GPT4O), END};
 static const pre_step steps_kimi[] = {CUT (KIMI), END};
-static const pre_step steps_superbpe[] = {CUT ("\\p{N}+"), CUT_DIGITS ("\\p{Nd}+"), END};
+/* (?=(\d{3})+(?!\d)) */
+static const pre_step steps_superbpe[] = {CUT ("\\p{N}+"), CUT_BEFORE_DIGITS ("\\p{Nd}+"), END};
 static const pre_step steps_bailing[] = {CUT ("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}|" SYMBOLS
                                               "[\\r\\n]*|" SPACE "*[\\r\\n]" TRAILING_SPACE),
                                          END};

@@ -11,8 +11,9 @@
 enum { MAX_PRE_STEPS = 6 };
 
 typedef enum pre_step_kind {
-    STEP_MATCHES,     /* cut out each match */
-    STEP_GROUPS_OF_3, /* matches are runs of digits: cut them in threes, from the right */
+    STEP_MATCHES,            /* cut out each match */
+    STEP_GROUPS_OF_3,        /* matches are runs of digits: cut them out, and in threes from the right */
+    STEP_BEFORE_GROUPS_OF_3, /* matches are runs of digits: cut before each three from the right, and nowhere else */
 } pre_step_kind;
 
 typedef struct pre_step {

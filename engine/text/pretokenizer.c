@@ -1,7 +1,7 @@
 /* Cutting text into words by the steps of a scheme; see pretokenizer.h and pre_schemes.h.
  *
- * Matching runs with PCRE2's compiled code where the system allows it. Text is checked to be UTF-8 once; text that is not is
- * matched as a copy in which each bad byte is U+FFFD. */
+ * Matching runs with PCRE2's compiled code where the system allows it. Text is checked once: where it is not UTF-8, or
+ * has characters newer than PCRE2's tables may be, a copy is matched in which these are replaced (see_character). */
 #include "pretokenizer.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../memory.h"
+#include "new_characters.h"
 #include "pre_schemes.h"
 #include "utf8.h"
 
@@ -119,22 +120,22 @@ static bool add_span (spans *list, size_t start, size_t end, wl_error *err)
     return true;
 }
 
-/* Cuts the digits in [start, end) so that every piece but the first has three. */
-static bool add_groups_of_3 (spans *list, const char *text, size_t start, size_t end, wl_error *err)
+/* Cuts before each group of three of the digits in text[start, end), counted from the right. *done, where the last piece ended,
+ * moves to the last cut. */
+static bool cut_before_groups_of_3 (spans *list, const char *text, size_t start, size_t end, size_t *done,
+                                    wl_error *err)
 {
     size_t n_digits = 0;
     for (size_t at = start; at < end; at += utf8_length (text + at, end - at))
         n_digits++;
-    size_t from = start;
-    for (size_t at = start; at < end; n_digits--) {
-        if (n_digits % 3 == 0) {
-            if (!add_span (list, from, at, err))
-                return false;
-            from = at;
-        }
-        at += utf8_length (text + at, end - at);
+    for (size_t at = start; at < end; at += utf8_length (text + at, end - at), n_digits--) {
+        if (n_digits % 3 != 0)
+            continue;
+        if (!add_span (list, *done, at, err))
+            return false;
+        *done = at;
     }
-    return add_span (list, from, end, err);
+    return true;
 }
 
 /* Matches at or after `from` in the piece. 1: found; 0: no more; -1: failed. */
@@ -159,26 +160,31 @@ static bool cut_piece (const pcre2_code *code, pre_step_kind kind, const char *t
                        pcre2_match_data *match, spans *out, wl_error *err)
 {
     const PCRE2_SIZE *ends = pcre2_get_ovector_pointer (match);
-    size_t base = piece.start, length = piece.length;
-    size_t done = 0, from = 0;
-    while (from < length) {
+    const size_t base = piece.start, length = piece.length;
+    size_t done = base; /* text[base, done) is cut */
+    for (size_t from = 0; from < length;) {
         int found = match_from (code, text + base, length, from, match, err);
         if (found < 0)
             return false;
         if (found == 0)
             break;
-        if (ends[0] == ends[1]) { /* no expression here matches emptiness; an endless loop is no answer if one did */
-            from = ends[1] + 1;
-            continue;
+        size_t start = base + ends[0], end = base + ends[1];
+        from = ends[1] > from ? ends[1]
+                              : from + 1; /* no expression here matches emptiness; if one did, the loop must end */
+        if (kind != STEP_BEFORE_GROUPS_OF_3) {
+            if (!add_span (out, done, start, err))
+                return false;
+            done = start;
         }
-        if (!add_span (out, base + done, base + ends[0], err))
+        if (kind != STEP_MATCHES && !cut_before_groups_of_3 (out, text, start, end, &done, err))
             return false;
-        if (!(kind == STEP_GROUPS_OF_3 ? add_groups_of_3 (out, text, base + ends[0], base + ends[1], err)
-                                       : add_span (out, base + ends[0], base + ends[1], err)))
-            return false;
-        done = from = ends[1];
+        if (kind != STEP_BEFORE_GROUPS_OF_3) {
+            if (!add_span (out, done, end, err))
+                return false;
+            done = end;
+        }
     }
-    return add_span (out, base + done, base + length, err);
+    return add_span (out, done, base + length, err);
 }
 
 /* Splits valid UTF-8. */
@@ -199,31 +205,45 @@ static bool split_valid (const pretokenizer *p, const char *text, size_t length,
     return ok;
 }
 
-/* Length of the valid UTF-8 at the start of `text`. */
-static size_t valid_prefix (const char *text, size_t length)
+/* The character at `text` as it is matched: U+FFFD for a byte that is not UTF-8, a stand-in for a new character. Gives its bytes in
+ * `text`; *seen_length is what is in `seen`. */
+static size_t see_character (const char *text, size_t left, char seen[4], size_t *seen_length)
 {
-    size_t at = 0;
-    while (at < length) {
-        size_t n = (text[at] & 0x80) ? utf8_length (text + at, length - at) : 1;
-        if (n == 0)
-            break;
-        at += n;
-    }
-    return at;
+    size_t length = utf8_length (text, left);
+    uint32_t code = length ? character_stand_in (utf8_code_point (text, length)) : 0xfffd;
+    *seen_length = utf8_write (code, seen);
+    return length ? length : 1;
 }
 
-/* Splits a copy in which every byte that is not UTF-8 stands as U+FFFD, and maps the words back. */
-static bool split_invalid (const pretokenizer *p, const char *text, size_t length, spans *words, wl_error *err)
+/* Whether `text` can be matched as it is. */
+static bool is_plain (const char *text, size_t length)
 {
-    char *copy = wl_new (length, 3, err);
+    char seen[4];
+    size_t seen_length;
+    for (size_t at = 0; at < length;) {
+        if (!(text[at] & 0x80)) {
+            at++;
+            continue;
+        }
+        size_t step = see_character (text + at, length - at, seen, &seen_length);
+        if (seen_length != step || memcmp (seen, text + at, step) != 0)
+            return false;
+        at += step;
+    }
+    return true;
+}
+
+/* Splits a copy of the characters as they are matched, and maps the words back. */
+static bool split_seen (const pretokenizer *p, const char *text, size_t length, spans *words, wl_error *err)
+{
+    char seen[4], *copy = wl_new (length, 3, err); /* a bad byte becomes three, nothing else grows */
     if (!copy)
         return false;
-    size_t n = 0;
+    size_t n = 0, seen_length;
     for (size_t at = 0; at < length;) {
-        size_t step = utf8_length (text + at, length - at);
-        memcpy (copy + n, step ? text + at : "\xef\xbf\xbd", step ? step : 3);
-        n += step ? step : 3;
-        at += step ? step : 1;
+        at += see_character (text + at, length - at, seen, &seen_length);
+        memcpy (copy + n, seen, seen_length);
+        n += seen_length;
     }
     bool ok = split_valid (p, copy, n, words, err);
     size_t at = 0, copied = 0; /* the same place in text and in copy */
@@ -231,9 +251,8 @@ static bool split_invalid (const pretokenizer *p, const char *text, size_t lengt
         span *word = &words->items[i];
         size_t start = at, end = (size_t) word->start + word->length;
         while (copied < end) {
-            size_t step = utf8_length (text + at, length - at);
-            copied += step ? step : 3;
-            at += step ? step : 1;
+            at += see_character (text + at, length - at, seen, &seen_length);
+            copied += seen_length;
         }
         *word = (span){(uint32_t) start, (uint32_t) (at - start)};
     }
@@ -247,7 +266,6 @@ bool pretokenizer_split (const pretokenizer *p, const char *text, size_t length,
     if (length > MAX_TEXT_BYTES)
         return wl_fail (err, WL_ERROR_INPUT, "a text of %zu bytes is too long to tokenize: at most %d are taken",
                         length, MAX_TEXT_BYTES);
-    if (valid_prefix (text, length) == length)
-        return split_valid (p, text, length, words, err);
-    return split_invalid (p, text, length, words, err);
+    return is_plain (text, length) ? split_valid (p, text, length, words, err)
+                                   : split_seen (p, text, length, words, err);
 }

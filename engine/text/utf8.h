@@ -62,4 +62,18 @@ static inline uint32_t utf8_code_point (const char *text, size_t length)
     return code;
 }
 
+/* Writes a code point as UTF-8; its length. */
+static inline size_t utf8_write (uint32_t code, char out[4])
+{
+    if (code < 0x80) {
+        out[0] = (char) code;
+        return 1;
+    }
+    size_t length = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = length - 1; i > 0; i--, code >>= 6)
+        out[i] = (char) (0x80 | (code & 0x3f));
+    out[0] = (char) (uint8_t) (0xf00u >> length | code);
+    return length;
+}
+
 #endif
