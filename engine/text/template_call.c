@@ -234,7 +234,7 @@ static bool bind_macro (render *r, const macro *m, const arguments *call, scope 
     }
     uint32_t extra = call->n_positional > n->items.count ? call->n_positional - n->items.count : 0;
     if (n->flags & MACRO_VARARGS)
-        s->slots[n->special[2]] = value_sequence (VALUE_TUPLE, call->positional + (call->n_positional - extra), extra);
+        s->slots[n->special[2]] = value_sequence (VALUE_TUPLE, extra ? call->positional + n->items.count : NULL, extra);
     else if (extra)
         return jinja_fail (r, "macro '%.*s' takes not more than %u argument(s)", (int) m->name.length,
                            m->name.kind == VALUE_NONE ? "" : m->name.as.text, n->items.count);

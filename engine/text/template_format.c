@@ -525,14 +525,14 @@ static bool emit_formatted (render *r, value v, value text)
     return emit_real (r, &spec, real_of (v));
 }
 
-/* The object that the first part of a field names: a position or a name; empty: the next position. */
-static bool braces_object (render *r, braces_state *s, value name, value *out)
+/* The object that the first part of a field names: a position or a name; `automatic`: the next position. */
+static bool braces_object (render *r, braces_state *s, value name, bool automatic, value *out)
 {
     int64_t number = 0;
     bool overflow, is_number_name = name.length > 0;
     for (uint32_t i = 0; i < name.length; i++)
         is_number_name = is_number_name && name.as.text[i] >= '0' && name.as.text[i] <= '9';
-    if (name.length == 0 || is_number_name) {
+    if (automatic || is_number_name) {
         s->is_manual = s->is_manual || is_number_name;
         s->is_automatic = s->is_automatic || !is_number_name;
         if (s->is_manual && s->is_automatic)
@@ -568,7 +568,7 @@ static bool braces_field (render *r, braces_state *s, const char *at, const char
     const char *from = at;
     while (at < end && *at != '.' && *at != '[')
         at++;
-    if (!braces_object (r, s, value_text (from, (size_t) (at - from), 0), out))
+    if (!braces_object (r, s, value_text (from, (size_t) (at - from), 0), from == end, out))
         return false;
     while (at < end) {
         bool attribute = *at++ == '.';

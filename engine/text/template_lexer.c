@@ -140,7 +140,10 @@ static bool lex_raw (lexer *l, token *out)
         l->in_raw = false;
         return true;
     }
-    return fail_at (l, "Missing end of raw directive");
+    /* Nothing behind {% raw %} is no error: Jinja only misses an end when there is text that wants one. */
+    give_data (l, out, l->line, from, from);
+    l->in_raw = false;
+    return from == l->length || fail_at (l, "Missing end of raw directive");
 }
 
 static bool skip_comment (lexer *l, size_t at)
@@ -157,7 +160,7 @@ static bool skip_comment (lexer *l, size_t at)
         move_to (l, end);
         return true;
     }
-    return fail_at (l, "Missing end of comment tag");
+    return at == l->length || fail_at (l, "Missing end of comment tag");
 }
 
 /* The next tag's opening from `at` on; the source's length if there is none. */

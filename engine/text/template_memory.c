@@ -56,13 +56,15 @@ void *jinja_arena_new (arena *a, size_t count, size_t size, wl_error *err)
         wl_fail (err, WL_ERROR_INPUT, "the template needs more than %d MiB of memory", MAX_MEMORY_BYTES >> 20);
         return NULL;
     }
-    size_t align = _Alignof (max_align_t);
+    size_t align = _Alignof (max_align_t), padding = -(uintptr_t) a->next % align; /* bytes may have been taken before */
     bytes = bytes ? bytes : 1;
-    bytes = (bytes + align - 1) / align * align;
-    if ((!a->next || (size_t) (a->end - a->next) < bytes) && !add_chunk (a, bytes, err))
-        return NULL;
-    void *memory = a->next;
-    a->next += bytes;
+    if (!a->next || (size_t) (a->end - a->next) < bytes + padding) {
+        if (!add_chunk (a, bytes, err))
+            return NULL;
+        padding = 0;
+    }
+    void *memory = a->next + padding;
+    a->next += padding + bytes;
     return memory; /* fresh from calloc */
 }
 

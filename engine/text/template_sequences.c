@@ -108,13 +108,14 @@ static const arguments *rest_of (render *r, const arguments *call, uint32_t skip
 static bool fail_when_run (render *r, value self, const value *args, const arguments *call, value *out)
 {
     (void) self, (void) args, (void) call, (void) out;
-    return jinja_fail (r, "a filter or test is named that does not exist");
+    return jinja_fail (r, "a filter such as map or select wants the name of a filter or test, and this is none");
 }
 
 static const callable unknown = {"unknown", NULL, 0, fail_when_run};
 
 static bool attribute_mapping (render *r, iterator *it, const arguments *call)
 {
+    it->fallback = value_none ();
     for (uint32_t i = 0; i < call->n_named; i++) {
         value name = call->named[i].name;
         if (text_is (name, "attribute"))
@@ -145,8 +146,11 @@ FILTER (filter_map)
     *out = (value){.kind = VALUE_ITERATOR, .as.iterator = it};
     if (call->n_positional == 0 && has_named (call, "attribute"))
         return attribute_mapping (r, it, call);
-    if (call->n_positional == 0)
-        return jinja_fail (r, "map requires a filter argument");
+    if (call->n_positional == 0) {
+        it->call = &unknown;
+        it->call_arguments = call;
+        return true;
+    }
     value name = call->positional[0];
     it->call = is_text (name) ? jinja_find_filter (name.as.text, name.length) : NULL;
     it->call = it->call ? it->call : &unknown;
