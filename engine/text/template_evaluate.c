@@ -632,11 +632,18 @@ OUT_OF_LINE flow run_set_block (render *r, scope *s, const node *n)
     return flow_of (jinja_assign (r, s, n->left, v));
 }
 
+/* What filter and call blocks give is joined to the output as it is: it has to be a text. */
+static bool emit_text (render *r, value v)
+{
+    return is_text (v) ? jinja_emit (r, v.as.text, v.length)
+                       : jinja_fail (r, "expected str instance, %s found", jinja_type_name (v));
+}
+
 OUT_OF_LINE flow run_filter_block (render *r, scope *s, const node *n)
 {
     value v;
     flow f = capture_body (r, s, n, &v);
-    return f == FLOW_NEXT ? flow_of (r->autoescape ? jinja_emit_escaped (r, v) : jinja_emit_value (r, v)) : f;
+    return f == FLOW_NEXT ? flow_of (emit_text (r, v)) : f;
 }
 
 static bool make_macro (render *r, scope *s, const node *n, value name, value *out)
@@ -659,7 +666,7 @@ OUT_OF_LINE flow run_call_block (render *r, scope *s, const node *n)
 {
     value caller, v;
     return flow_of (make_macro (r, s, n, value_none (), &caller) && evaluate_call (r, s, n->left, caller, &v) &&
-                    (r->autoescape ? jinja_emit_escaped (r, v) : jinja_emit_value (r, v)));
+                    emit_text (r, v));
 }
 
 OUT_OF_LINE flow run_with (render *r, scope *outer, const node *n)

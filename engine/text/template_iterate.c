@@ -180,16 +180,6 @@ bool jinja_list_of (render *r, value v, value *out)
     return true;
 }
 
-bool jinja_iterator_over (render *r, value list, const char *name, value *out)
-{
-    iterator *it = jinja_new_iterator (r, next_item, list);
-    if (!it)
-        return false;
-    it->name = name;
-    *out = (value){.kind = VALUE_ITERATOR, .as.iterator = it};
-    return true;
-}
-
 bool jinja_reversed (render *r, value v, bool *can, value *out)
 {
     iterator *it = NULL;

@@ -405,21 +405,28 @@ static bool slice_text (render *r, value text, int64_t start, int64_t step, int6
     return true;
 }
 
+static bool slice_range (render *r, const range *from, int64_t first, int64_t last, int64_t step, int64_t count, value *out)
+{
+    range *part = jinja_new (r, 1, sizeof *part);
+    int64_t *ends[2];
+    int64_t indexes[2] = {first, last};
+    if (!part)
+        return false;
+    ends[0] = &part->start;
+    ends[1] = &part->stop;
+    if (__builtin_mul_overflow (from->step, step, &part->step))
+        return jinja_fail (r, "the step of a range does not fit in 64 bits");
+    for (int i = 0; i < 2; i++)
+        if (__builtin_mul_overflow (indexes[i], from->step, ends[i]) ||
+            __builtin_add_overflow (from->start, *ends[i], ends[i]))
+            return jinja_fail (r, "the end of a range does not fit in 64 bits");
+    part->count = (uint32_t) count;
+    *out = (value){.kind = VALUE_RANGE, .as.range = part};
+    return true;
+}
+
 static bool slice_items (render *r, value v, int64_t start, int64_t step, int64_t count, value *out)
 {
-    if (v.kind == VALUE_RANGE) {
-        const range *from = v.as.range;
-        range *part = jinja_new (r, 1, sizeof *part);
-        if (!part || __builtin_mul_overflow (from->step, step, &part->step))
-            return jinja_fail (r, "the step of a range does not fit in 64 bits");
-        part->count = (uint32_t) count;
-        part->start = from->start + start * from->step;
-        if (__builtin_mul_overflow (count, part->step, &part->stop) ||
-            __builtin_add_overflow (part->start, part->stop, &part->stop))
-            part->stop = part->step > 0 ? INT64_MAX : INT64_MIN; /* only ever printed */
-        *out = (value){.kind = VALUE_RANGE, .as.range = part};
-        return true;
-    }
     if (step == 1 || count <= 1) {
         *out = value_sequence (v.kind, v.length ? v.as.items + (count ? start : 0) : NULL, (size_t) count);
         return true;
@@ -462,6 +469,8 @@ bool jinja_slice (render *r, value v, value start, value stop, value step, value
         count = (last - first - 1) / by + 1;
     if (!up && first > last)
         count = (first - last - 1) / -by + 1;
+    if (v.kind == VALUE_RANGE)
+        return slice_range (r, v.as.range, first, last, by, count, out);
     return is_text (v) ? slice_text (r, v, count ? first : 0, by, count, out)
                        : slice_items (r, v, count ? first : 0, by, count, out);
 }

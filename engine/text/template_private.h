@@ -456,8 +456,6 @@ static inline bool jinja_next (render *r, iterator *it, value *out, bool *more)
     return it->next (r, it, out, more);
 }
 bool jinja_list_of (render *r, value v, value *out); /* list (v); shares v's items where it can */
-/* A list's items as an iterator value, as Jinja's generator filters give. */
-bool jinja_iterator_over (render *r, value list, const char *name, value *out);
 bool jinja_reversed (render *r, value v, bool *can, value *out);
 bool jinja_item_of_range (const range *numbers, int64_t index, value *out);
 

@@ -142,7 +142,6 @@ FILTER (filter_map)
     iterator *it = jinja_new_iterator (r, next_mapped, self);
     if (!it)
         return false;
-    it->name = "generator";
     *out = (value){.kind = VALUE_ITERATOR, .as.iterator = it};
     if (call->n_positional == 0 && has_named (call, "attribute"))
         return attribute_mapping (r, it, call);
@@ -200,19 +199,53 @@ FILTER (filter_rejectattr)
     return select_items (r, self, call, true, MODE_REJECT, out);
 }
 
-FILTER (filter_items)
+/* Whatever makes a list, made when it is first asked for: by then its arguments have to be out of the caller's stack. */
+static bool next_deferred (render *r, iterator *it, value *out, bool *more)
 {
-    UNUSED;
-    value list = value_sequence (VALUE_LIST, NULL, 0);
-    if (self.kind != VALUE_DICT && self.kind != VALUE_UNDEFINED)
-        return jinja_fail (r, "Can only get item pairs from a mapping.");
-    if (self.kind == VALUE_DICT &&
-        !jinja_list_of (r, (value){.kind = VALUE_VIEW, .flags = VIEW_ITEMS, .as.dict = self.as.dict}, &list))
+    value list;
+    if (!it->inner && (!it->call->run (r, it->source, it->call_arguments->positional, it->call_arguments, &list) ||
+                       !jinja_iterate (r, list, &it->inner)))
         return false;
-    return jinja_iterator_over (r, list, "generator", out);
+    return jinja_next (r, it->inner, out, more);
 }
 
-FILTER (filter_unique)
+static bool defer (render *r, value self, const value *args, const callable *make, value *out)
+{
+    iterator *it = jinja_new_iterator (r, next_deferred, self);
+    arguments *call = jinja_new (r, 1, sizeof *call);
+    value *kept = jinja_new (r, 2, sizeof *kept);
+    if (!it || !call || !kept)
+        return false;
+    memcpy (kept, args, 2 * sizeof *kept);
+    call->positional = kept;
+    it->call = make;
+    it->call_arguments = call;
+    *out = (value){.kind = VALUE_ITERATOR, .as.iterator = it};
+    return true;
+}
+
+/* A filter `name` that defers `name`_list, which takes at most two arguments. */
+#define DEFERRED(name)                                                                                                         \
+    FILTER (name)                                                                                                              \
+    {                                                                                                                          \
+        static const callable make = {#name, NULL, 0, name##_list};                                                            \
+        (void) call;                                                                                                           \
+        return defer (r, self, args, &make, out);                                                                              \
+    }
+
+FILTER (filter_items_list)
+{
+    UNUSED;
+    *out = value_sequence (VALUE_LIST, NULL, 0);
+    if (self.kind == VALUE_UNDEFINED)
+        return true;
+    if (self.kind != VALUE_DICT)
+        return jinja_fail (r, "Can only get item pairs from a mapping.");
+    return jinja_list_of (r, (value){.kind = VALUE_VIEW, .flags = VIEW_ITEMS, .as.dict = self.as.dict}, out);
+}
+DEFERRED (filter_items)
+
+FILTER (filter_unique_list)
 {
     (void) call;
     iterator *it;
@@ -232,8 +265,10 @@ FILTER (filter_unique)
         if (!seen && (!jinja_put (r, keys, key, value_none ()) || !jinja_append (r, &list, item)))
             return false;
     }
-    return jinja_iterator_over (r, value_of_list (&list), "generator", out);
+    *out = value_of_list (&list);
+    return true;
 }
+DEFERRED (filter_unique)
 
 static bool count_argument (render *r, value v, int64_t *out)
 {
@@ -245,7 +280,7 @@ static bool count_argument (render *r, value v, int64_t *out)
     return true;
 }
 
-FILTER (filter_batch)
+FILTER (filter_batch_list)
 {
     (void) call;
     value list, fill = is_given (args[1]) ? args[1] : value_none ();
@@ -267,10 +302,12 @@ FILTER (filter_batch)
         if (!jinja_append (r, &rows, row))
             return false;
     }
-    return jinja_iterator_over (r, value_of_list (&rows), "generator", out);
+    *out = value_of_list (&rows);
+    return true;
 }
+DEFERRED (filter_batch)
 
-FILTER (filter_slice)
+FILTER (filter_slice_list)
 {
     (void) call;
     value list, fill = is_given (args[1]) ? args[1] : value_none ();
@@ -296,8 +333,10 @@ FILTER (filter_slice)
         if (!jinja_append (r, &columns, column))
             return false;
     }
-    return jinja_iterator_over (r, value_of_list (&columns), "generator", out);
+    *out = value_of_list (&columns);
+    return true;
 }
+DEFERRED (filter_slice)
 
 /* -- Ends, order, sums ------------------------------------------------------------------------------------------------------------- */
 

@@ -573,7 +573,9 @@ static bool text_splitlines (render *r, value self, const value *args, const arg
 {
     (void) call;
     value_list list = {0};
-    bool keep = is_given (args[0]) && jinja_truth (args[0]);
+    int64_t keep;
+    if (!need_int (r, args[0], 0, &keep))
+        return false;
     const char *start = self.as.text, *end = start + self.length, *at = start, *from = start;
     while (at < end) {
         const char *line_end = at;
