@@ -73,7 +73,7 @@ INLINE __m256 tanh_256 (__m256 x)
 }
 
 /* avx2_matmul.c, avx2_matmul_float.c, avx2_attention.c */
-enum { AVX2_MATMUL_SCRATCH = 48 * 1024 };
+enum { AVX2_MATMUL_SCRATCH = 224 * 1024 };
 void avx2_matmul_f32 (float *, size_t, const void *, size_t, const wl_activations *, void *);
 void avx2_matmul_f16 (float *, size_t, const void *, size_t, const wl_activations *, void *);
 void avx2_matmul_bf16 (float *, size_t, const void *, size_t, const wl_activations *, void *);

@@ -72,7 +72,7 @@ static uint8_t *bench_tiles (test_state *t, uint32_t type, size_t n_tiles, size_
 
 static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
 {
-    enum { N = 2048, GEMM_ROWS = 256, GEMM_COLUMNS = 512, GEMV_BYTES = 160 << 20 };
+    enum { N = 2048, GEMM_ROWS = 64, GEMM_COLUMNS = 512, GEMV_BYTES = 160 << 20 };
     static const size_t few[] = {1, 2, 3, 4, 6, 8, 16, 64};
     const wl_format *f = wl_format_find (type);
     size_t tile_bytes = N / f->block_elements * f->tile_bytes, n_tiles = GEMV_BYTES / tile_bytes;
