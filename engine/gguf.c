@@ -274,22 +274,31 @@ static bool read_integer (wl_value_type type, const uint8_t *at, __int128 *out)
     return true;
 }
 
-static bool read_f32 (wl_value_type type, const uint8_t *at, float *out)
+static bool read_f64 (wl_value_type type, const uint8_t *at, double *out)
 {
     __int128 integer;
-    if (type == WL_VALUE_FLOAT32) {
+    float narrow;
+    if (type == WL_VALUE_FLOAT64) {
         memcpy (out, at, sizeof *out);
         return true;
     }
-    if (type == WL_VALUE_FLOAT64) {
-        double wide;
-        memcpy (&wide, at, sizeof wide);
-        *out = (float) wide;
+    if (type == WL_VALUE_FLOAT32) {
+        memcpy (&narrow, at, sizeof narrow);
+        *out = narrow;
         return true;
     }
     if (!read_integer (type, at, &integer))
         return false;
-    *out = (float) integer;
+    *out = (double) integer;
+    return true;
+}
+
+static bool read_f32 (wl_value_type type, const uint8_t *at, float *out)
+{
+    double wide;
+    if (!read_f64 (type, at, &wide))
+        return false;
+    *out = (float) wide;
     return true;
 }
 
@@ -761,6 +770,22 @@ bool wl_gguf_u32 (const wl_gguf *gguf, const char *key, uint32_t *out)
         return false;
     *out = (uint32_t) wide;
     return true;
+}
+
+bool wl_gguf_i64 (const wl_gguf *gguf, const char *key, int64_t *out)
+{
+    const pair *p = find_pair (&gguf->parts[0], key);
+    __int128 value;
+    if (!p || !read_integer (p->shown.type, p->value, &value) || value > INT64_MAX)
+        return false;
+    *out = (int64_t) value;
+    return true;
+}
+
+bool wl_gguf_f64 (const wl_gguf *gguf, const char *key, double *out)
+{
+    const pair *p = find_pair (&gguf->parts[0], key);
+    return p && read_f64 (p->shown.type, p->value, out);
 }
 
 bool wl_gguf_f32 (const wl_gguf *gguf, const char *key, float *out)

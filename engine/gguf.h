@@ -111,7 +111,9 @@ void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor);
  * value fits; f32 and f64 and integers count as float); *out is then unchanged, so a caller sets its default first. */
 bool wl_gguf_u32 (const wl_gguf *gguf, const char *key, uint32_t *out);
 bool wl_gguf_u64 (const wl_gguf *gguf, const char *key, uint64_t *out);
+bool wl_gguf_i64 (const wl_gguf *gguf, const char *key, int64_t *out);
 bool wl_gguf_f32 (const wl_gguf *gguf, const char *key, float *out);
+bool wl_gguf_f64 (const wl_gguf *gguf, const char *key, double *out);
 bool wl_gguf_bool (const wl_gguf *gguf, const char *key, bool *out);
 bool wl_gguf_text (const wl_gguf *gguf, const char *key, wl_text *out);
 
