@@ -66,7 +66,7 @@ static uint64_t work_bytes (const wl_model *m, const wl_stage_options *o)
 {
     sizes z = sizes_of (m, o);
     uint64_t floats = z.rows * (z.d_model + z.h_stride + z.y_stride + 2 * (uint64_t) m->rope_dims) + z.shared;
-    uint64_t quantized = z.rows * 2 * (round_up (z.widest, ALIGNMENT) + z.widest / 4);
+    uint64_t quantized = z.rows * 2 * (round_up (z.widest, ALIGNMENT) + z.widest / 4 + z.widest / 8);
     return floats * sizeof (float) + quantized;
 }
 
@@ -232,7 +232,7 @@ static bool open_work_space (wl_stage *s, wl_error *err)
     wl_activations *kinds = s->activations.kinds;
     for (int kind = 0; kind < 3; kind++)
         kinds[kind].kind = (wl_activation_kind) kind;
-    if (!open_quantized (&kinds[WL_ACTIVATION_Q8_32], rows, z.widest, 32, 32, err) ||
+    if (!open_quantized (&kinds[WL_ACTIVATION_Q8_16], rows, z.widest, 16, 16, err) ||
         !open_quantized (&kinds[WL_ACTIVATION_Q8_256], rows, z.widest, 256, 16, err))
         return false;
     s->places = wl_new (rows, sizeof *s->places, err);
@@ -338,9 +338,9 @@ unsigned kinds_wanted (const wl_matrix *const *matrices, size_t n)
 void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n, unsigned wanted_kinds)
 {
     const wl_kernels *kernels = stage->options.kernels;
-    const wl_activations *a = &stage->activations.kinds[WL_ACTIVATION_Q8_32], *b = &stage->activations.kinds[WL_ACTIVATION_Q8_256];
-    if (wanted_kinds >> WL_ACTIVATION_Q8_32 & 1)
-        kernels->quantize_q8_32 (a->q + row * a->q_stride, a->scales + row * a->scale_stride, a->sums + row * a->sum_stride, source, n);
+    const wl_activations *a = &stage->activations.kinds[WL_ACTIVATION_Q8_16], *b = &stage->activations.kinds[WL_ACTIVATION_Q8_256];
+    if (wanted_kinds >> WL_ACTIVATION_Q8_16 & 1)
+        kernels->quantize_q8_16 (a->q + row * a->q_stride, a->scales + row * a->scale_stride, a->sums + row * a->sum_stride, source, n);
     if (wanted_kinds >> WL_ACTIVATION_Q8_256 & 1)
         kernels->quantize_q8_256 (b->q + row * b->q_stride, b->scales + row * b->scale_stride, b->sums + row * b->sum_stride, source, n);
 }

@@ -52,18 +52,20 @@ INLINE __m256i sums_of_4 (__m256i q)
     return _mm256_madd_epi16 (_mm256_maddubs_epi16 (_mm256_set1_epi8 (1), q), _mm256_set1_epi16 (1));
 }
 
-static void quantize_q8_32 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
 {
-    for (size_t b = 0; b < n / 32; b++, x += 32, q += 32) {
+    for (size_t b = 0; b < n / 16; b++, x += 16, q += 16) {
         __m256 inverse;
-        __m256i v = _mm256_setzero_si256 ();
-        if (block_scale (largest_magnitude (x, 32), &scales[b], &inverse))
-            v = quantize_32 (x, inverse);
-        _mm256_storeu_si256 ((__m256i *) q, v);
-        __m256i s = sums_of_4 (v);
-        __m128i t = _mm_add_epi32 (_mm256_castsi256_si128 (s), _mm256_extracti128_si256 (s, 1));
-        t = _mm_add_epi32 (t, _mm_shuffle_epi32 (t, 0x4e));
-        sums[b] = (int16_t) (_mm_cvtsi128_si32 (t) + _mm_extract_epi32 (t, 1));
+        __m128i v = _mm_setzero_si128 ();
+        if (block_scale (largest_magnitude (x, 16), &scales[b], &inverse)) {
+            __m256i pairs = _mm256_packs_epi32 (quantize_8 (x, inverse), quantize_8 (x + 8, inverse)); /* 0-3 8-11, 4-7 12-15 */
+            pairs = _mm256_permute4x64_epi64 (pairs, 0xd8);
+            v = _mm_packs_epi16 (_mm256_castsi256_si128 (pairs), _mm256_extracti128_si256 (pairs, 1));
+        }
+        _mm_storeu_si128 ((__m128i *) q, v);
+        __m128i s = _mm_madd_epi16 (_mm_maddubs_epi16 (_mm_set1_epi8 (1), v), _mm_set1_epi16 (1));
+        s = _mm_add_epi32 (s, _mm_shuffle_epi32 (s, 0x4e));
+        sums[b] = (int16_t) (_mm_cvtsi128_si32 (s) + _mm_extract_epi32 (s, 1));
     }
 }
 
@@ -229,7 +231,7 @@ static void to_f16 (uint16_t *y, const float *x, size_t n)
 const wl_kernels wl_kernels_avx2 = {
     .isa = "avx2",
     .scratch_bytes = AVX2_MATMUL_SCRATCH,
-    .quantize_q8_32 = quantize_q8_32,
+    .quantize_q8_16 = quantize_q8_16,
     .quantize_q8_256 = quantize_q8_256,
     .matmul =
         {

@@ -3,7 +3,7 @@
  * A vector holds 4 consecutive elements (a step) of each of a tile's 8 rows; 4 bytes of an activation row are broadcast against it:
  *     vpmaddubsw  8 rows x 2 pairs, int16          added up over a chain of steps
  *     vpmaddwd    with [scale, scale] of each row  -> 8 rows, int32
- * and once a block the int32 sum becomes one float step. That is 32 multiply-adds an instruction with no shuffles and no sum
+ * and once a block (twice in the formats of 32) the int32 sum becomes one float step. That is 32 multiply-adds an instruction with no shuffles and no sum
  * across lanes. Zen 3 starts two of these multiplications a clock; the additions between them compete for the same pipes, so
  * the fewer the better.
  *
@@ -106,6 +106,23 @@ INLINE vec sum_of_mins (const int type, const factors *f, const int16_t *sums)
     return total;
 }
 
+/* The float step of all columns, after the offset is taken out. Scale and sums are those of the activations just multiplied. */
+INLINE void direct_end (const int type, const int n_columns, float *out, size_t out_stride, const factors *f, const float *scales,
+                        size_t scale_stride, const int16_t *sums, size_t sum_stride, vec acc[2][4])
+{
+    UNROLL for (int c = 0; c < n_columns; c++, sums += sum_stride)
+    {
+        vec msum = _mm256_setzero_si256 ();
+        if (block_width (type) == 256 && (has_min (type) || offset_shift (type)))
+            msum = sum_of_mins (type, f, sums);
+        else if (offset_shift (type))
+            msum = _mm256_set1_epi32 (*sums * (1 << offset_shift (type)));
+        if (offset_shift (type))
+            acc[0][c] = _mm256_sub_epi32 (acc[0][c], msum);
+        float_step (type, out + c * out_stride, f, scales[c * scale_stride], acc[0][c], msum, (float) *sums);
+    }
+}
+
 /* One tile, n_blocks blocks, added to out. */
 INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed, columns a,
                            size_t n_blocks)
@@ -113,7 +130,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     const int steps = group_steps (type), chain = chain_steps (type), inner = inner_groups (type);
     const int outer = block_groups (type) / inner, width = block_width (type);
     const size_t part = block_bytes (type) / (size_t) outer; /* prefetched in each round */
-    for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.scales++) {
+    for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
         load_factors (type, &f, packed);
         vec acc[2][4];
@@ -135,21 +152,14 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                     if (k % chain == chain - 1)
                         add_chain (1, n_columns, acc, s16, scale);
                 }
+                if (width == 32) {
+                    direct_end (type, n_columns, out, out_stride, &f, a.scales++, a.scale_stride, a.sums + i, a.sum_stride, acc);
+                    clear (1, n_columns, acc);
+                }
             }
         }
-        UNROLL for (int c = 0; c < n_columns; c++)
-        {
-            const int16_t *sums = a.sums + c * a.sum_stride;
-            vec msum = _mm256_setzero_si256 ();
-            if (width == 256 && (has_min (type) || offset_shift (type)))
-                msum = sum_of_mins (type, &f, sums);
-            else if (offset_shift (type))
-                msum = _mm256_set1_epi32 (*sums * (1 << offset_shift (type)));
-            if (offset_shift (type))
-                acc[0][c] = _mm256_sub_epi32 (acc[0][c], msum);
-            float_step (type, out + c * out_stride, &f, a.scales[c * a.scale_stride], acc[0][c], msum, (float) *sums);
-        }
-        a.sums += width == 256 ? 16 : 1;
+        if (width == 256)
+            direct_end (type, n_columns, out, out_stride, &f, a.scales++, a.scale_stride, a.sums, a.sum_stride, acc);
     }
 }
 
@@ -164,14 +174,14 @@ INLINE size_t slab (const int type)
 /* Dwords that are prepared for a block of one column, in `extras`:
  *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each group: where its chain starts
  *   Q4_K Q5_K:      [S_2j, S_2j+1], int16: sums of two groups
- *   Q4_1 Q5_1:      S, f32 */
+ *   Q4_1 Q5_1:      S of each half, f32 */
 INLINE size_t n_extras (const int type)
 {
-    return offset_shift (type) ? (size_t) block_groups (type) : type == Q4_K || type == Q5_K ? 4 : type == Q4_1 || type == Q5_1 ? 1 : 0;
+    return offset_shift (type) ? (size_t) block_groups (type) : type == Q4_K || type == Q5_K ? 4 : type == Q4_1 || type == Q5_1 ? 2 : 0;
 }
 
 typedef struct panel {
-    uint8_t bytes[PANEL_BYTES];                                  /* [tile][step][8 rows][4], or int16 [tile][step][2][8 rows][2] */
+    uint8_t bytes[PANEL_BYTES];                                  /* [step][tile][8 rows][4], or int16 [step][2][tile][8 rows][2] */
     uint8_t factors[PANEL_TILES * 4 * sizeof (factors)];         /* [tile][block] */
     uint8_t columns[COLUMN_BLOCK * PANEL_BYTES / PANEL_TILES / WL_TILE_ROWS]; /* [column]: int16 activations, or extras */
 } panel;
@@ -189,13 +199,13 @@ typedef struct panel_weights {
 } panel_weights;
 
 /* One step of n_tiles x n_columns; where the chain starts, from `starts` (NULL: from nothing). */
-INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], const uint8_t *w, size_t w_stride, const uint8_t *q,
-                        size_t q_stride, const bool start, const uint8_t *starts, size_t starts_stride)
+INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], const uint8_t *w, const uint8_t *q, size_t q_stride,
+                        const bool start, const uint8_t *starts, size_t starts_stride)
 {
     vec v[2];
     UNROLL for (int t = 0; t < n_tiles; t++)
     {
-        v[t] = load_256 (w + t * w_stride);
+        v[t] = load_256 (w + t * 32);
         PIN (v[t]);
     }
     UNROLL for (int c = 0; c < n_columns; c++)
@@ -220,15 +230,14 @@ INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], c
 }
 
 /* A step of int16 weights: the even elements, then the odd ones. q: their two dwords lie 32 bytes apart. */
-INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4], const uint8_t *w, size_t w_stride, const uint8_t *q,
-                           size_t q_stride)
+INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4], const uint8_t *w, const uint8_t *q, size_t q_stride)
 {
     UNROLL for (int half = 0; half < 2; half++)
     {
         vec v[2];
         UNROLL for (int t = 0; t < n_tiles; t++)
         {
-            v[t] = load_256 (w + t * w_stride + half * 32);
+            v[t] = load_256 (w + (half * PANEL_TILES + t) * 32);
             PIN (v[t]);
         }
         UNROLL for (int c = 0; c < n_columns; c++)
@@ -258,8 +267,8 @@ INLINE void panel_group (const int type, const int n_tiles, const int n_columns,
     vec s16[2][4], scales[2];
     UNROLL for (int k = 0; k < steps; k++)
     {
-        panel_step (n_tiles, n_columns, s16, w.bytes + (g * steps + k) * 32, slab (type) * WL_TILE_ROWS, a.q + (g * steps + k) * 4,
-                    a.q_stride, k % chain == 0, starts, a.extra_stride);
+        panel_step (n_tiles, n_columns, s16, w.bytes + (g * steps + k) * PANEL_TILES * 32, a.q + (g * steps + k) * 4, a.q_stride,
+                    k % chain == 0, starts, a.extra_stride);
         if (k % chain == chain - 1) {
             UNROLL for (int t = 0; t < n_tiles; t++) scales[t] =
                 block_width (type) == 32 ? _mm256_set1_epi16 (1) : load_256 (f[t]->scale[g]);
@@ -268,46 +277,59 @@ INLINE void panel_group (const int type, const int n_tiles, const int n_columns,
     }
 }
 
+/* The float step of n_tiles x n_columns. a.scales stands at the activations' block; sum: where the half's extra of Q4_1, Q5_1 stands. */
+INLINE void panel_end (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride, const factors *const f[2],
+                       panel_columns a, const uint8_t *extras, vec acc[2][4])
+{
+    UNROLL for (int c = 0; c < n_columns; c++)
+    {
+        vec msum[2] = {_mm256_setzero_si256 (), _mm256_setzero_si256 ()};
+        if (block_width (type) == 256 && has_min (type))
+            UNROLL for (int j = 0; j < block_groups (type) / 2; j++)
+            {
+                vec s = broadcast_4 (extras + c * a.extra_stride + 4 * j);
+                UNROLL for (int t = 0; t < n_tiles; t++) msum[t] =
+                    _mm256_add_epi32 (msum[t], _mm256_madd_epi16 (s, load_256 (f[t]->min[j])));
+            }
+        float scale, sum = 0;
+        memcpy (&scale, a.scales + c * a.scale_stride, 4);
+        if (block_width (type) == 32 && has_min (type))
+            memcpy (&sum, extras + c * a.extra_stride, 4);
+        UNROLL for (int t = 0; t < n_tiles; t++)
+            float_step (type, out + c * out_stride + 8 * t, f[t], scale, acc[t][c], msum[t], sum);
+    }
+}
+
 /* n_tiles x n_columns over n_blocks blocks, added to out. */
 INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride, panel_weights w,
                           panel_columns a, size_t n_blocks)
 {
-    const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1;
+    const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1, steps = group_steps (type);
     for (size_t b = 0; b < n_blocks; b++) {
         const factors *f[2];
         UNROLL for (int t = 0; t < n_tiles; t++)
             f[t] = (const factors *) (w.factors + ((size_t) t * (slab (type) / (size_t) width) + b) * factor_bytes (type));
         vec acc[2][4];
         clear (n_tiles, n_columns, acc);
-        if (is_signed (type)) {
-            for (int g = 0; g < width / 32; g++)
-                UNROLL for (int k = 0; k < 8; k++)
-                    panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * 8 + k) * 64, slab (type) * WL_TILE_ROWS * 2,
-                                   a.q + g * 64 + k * 4, a.q_stride);
-        } else
-            for (int g = 0; g < block_groups (type); g++)
+        for (int g = 0; g < block_groups (type); g++) {
+            if (is_signed (type)) {
+                UNROLL for (int k = 0; k < steps; k++)
+                    panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * steps + k) * 64, slab (type) * WL_TILE_ROWS * 2,
+                                   a.q + (g * steps + k) / 8 * 64 + (g * steps + k) % 8 * 4, a.q_stride);
+            } else
                 panel_group (type, n_tiles, n_columns, acc, w, f, g, a);
-
-        UNROLL for (int c = 0; c < n_columns; c++)
-        {
-            vec msum[2] = {_mm256_setzero_si256 (), _mm256_setzero_si256 ()};
-            if (width == 256 && has_min (type))
-                UNROLL for (int j = 0; j < block_groups (type) / 2; j++)
-                {
-                    vec s = broadcast_4 (a.extras + c * a.extra_stride + 4 * j);
-                    UNROLL for (int t = 0; t < n_tiles; t++) msum[t] =
-                        _mm256_add_epi32 (msum[t], _mm256_madd_epi16 (s, load_256 (f[t]->min[j])));
-                }
-            float scale, sum = 0;
-            memcpy (&scale, a.scales + c * a.scale_stride, 4);
-            if (width == 32 && has_min (type))
-                memcpy (&sum, a.extras + c * a.extra_stride, 4);
-            UNROLL for (int t = 0; t < n_tiles; t++)
-                float_step (type, out + c * out_stride + 8 * t, f[t], scale, acc[t][c], msum[t], sum);
+            if (width == 32) {
+                panel_end (type, n_tiles, n_columns, out, out_stride, f, a, a.extras + 4 * g, acc);
+                clear (n_tiles, n_columns, acc);
+                a.scales += 4;
+            }
         }
-        w.bytes += width * 8 * element_bytes;
+        if (width == 256) {
+            panel_end (type, n_tiles, n_columns, out, out_stride, f, a, a.extras, acc);
+            a.scales += 4;
+        }
+        w.bytes += width * 8 * PANEL_TILES * element_bytes;
         a.q += width * element_bytes;
-        a.scales += 4;
         a.extras += type == Q2_K ? 32 : 4 * n_extras (type);
     }
 }
@@ -320,7 +342,7 @@ INLINE void split_to_16 (vec v, vec *even, vec *odd)
     *odd = _mm256_srai_epi16 (v, 8);
 }
 
-/* n_blocks of one tile. */
+/* n_blocks of one tile, to its place beside the panel's others. */
 INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const uint8_t *packed, size_t n_blocks)
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
@@ -335,7 +357,7 @@ INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const 
                     vec v = fetch (type, packed, o, i, k), even, odd;
                     if (!is_signed (type)) {
                         store_256 (bytes, v);
-                        bytes += 32;
+                        bytes += PANEL_TILES * 32;
                         continue;
                     }
                     split_to_16 (v, &even, &odd);
@@ -345,8 +367,8 @@ INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const 
                         odd = _mm256_mullo_epi16 (odd, scale);
                     }
                     store_256 (bytes, even);
-                    store_256 (bytes + 32, odd);
-                    bytes += 64;
+                    store_256 (bytes + PANEL_TILES * 32, odd);
+                    bytes += PANEL_TILES * 64;
                 }
             }
     }
@@ -365,13 +387,13 @@ INLINE vec pair_sums_128 (const int8_t *q)
     return _mm256_permutevar8x32_epi32 (sums, _mm256_setr_epi32 (0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* The same of one group of 32. */
-INLINE int32_t pair_sums_32 (const int8_t *q)
+/* The same of the two groups of a block of 32, as the low two dwords. */
+INLINE __m128i pair_sums_32 (const int8_t *q)
 {
     vec v = _mm256_maddubs_epi16 (_mm256_set1_epi8 (1), load_256 (q));
-    __m128i s = _mm_add_epi16 (_mm256_castsi256_si128 (v), _mm256_extracti128_si256 (v, 1));
-    s = _mm_add_epi16 (s, _mm_shuffle_epi32 (s, 0x4e));
-    return _mm_cvtsi128_si32 (_mm_add_epi16 (s, _mm_shuffle_epi32 (s, 0xb1)));
+    v = _mm256_add_epi16 (v, _mm256_shuffle_epi32 (v, 0x4e));
+    v = _mm256_add_epi16 (v, _mm256_shuffle_epi32 (v, 0xb1));
+    return _mm_unpacklo_epi32 (_mm256_castsi256_si128 (v), _mm256_extracti128_si256 (v, 1));
 }
 
 /* What panel_kernel wants of one column's n_blocks blocks beside its int8 values and scales. */
@@ -389,10 +411,9 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
         for (size_t i = 0; i < n; i += 128, out += 32)
             store_256 (out, _mm256_sub_epi16 (_mm256_setzero_si256 (), _mm256_slli_epi16 (pair_sums_128 (q + i), offset_shift (type))));
     else if (offset_shift (type))
-        for (size_t i = 0; i < n; i += 32, out += 4) {
-            __m128i s = _mm_cvtsi32_si128 (pair_sums_32 (q + i));
-            s = _mm_sub_epi16 (_mm_setzero_si128 (), _mm_slli_epi16 (s, offset_shift (type)));
-            memcpy (out, &s, 4);
+        for (size_t i = 0; i < n; i += 32, out += 8) {
+            __m128i s = _mm_slli_epi16 (pair_sums_32 (q + i), offset_shift (type));
+            _mm_storel_epi64 ((__m128i *) out, _mm_sub_epi16 (_mm_setzero_si128 (), s));
         }
     else if (type == Q4_K || type == Q5_K)
         for (size_t b = 0; b < n_blocks; b++, out += 16) {
@@ -401,8 +422,8 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
             _mm_storeu_si128 ((__m128i *) out, _mm256_castsi256_si128 (s));
         }
     else if (block_width (type) == 32)
-        for (size_t b = 0; b < n_blocks; b++, out += 4) {
-            float sum = (float) sums[b];
+        for (size_t half = 0; half < 2 * n_blocks; half++, out += 4) {
+            float sum = (float) sums[half];
             memcpy (out, &sum, 4);
         }
 }
@@ -411,7 +432,7 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
 
 /* A type's instances of the above, each a function of its own so that it has all registers. */
 typedef struct kernel_set {
-    size_t width, sum_width, block_bytes, factor_bytes, slab, column_bytes; /* column_bytes: prepared for a slab of a column */
+    size_t width, scale_width, block_bytes, factor_bytes, slab, column_bytes; /* column_bytes: prepared for a slab of a column */
     bool wide;                                                             /* activations as int16 */
     void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t);                              /* by columns */
     void (*panel[PANEL_TILES + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, panel_columns, size_t); /* by tiles, columns */
@@ -436,15 +457,15 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
     panel_columns at = {
         .q = (const uint8_t *) a->q + first * a->q_stride + k,
         .q_stride = a->q_stride,
-        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / set->sum_width), /* Q2_K; else prepared: */
+        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / 16), /* Q2_K; else prepared: */
         .extra_stride = a->sum_stride * sizeof (int16_t),
-        .scales = (const uint8_t *) (a->scales + first * a->scale_stride + k / set->width),
+        .scales = (const uint8_t *) (a->scales + first * a->scale_stride + k / set->scale_width),
         .scale_stride = a->scale_stride * sizeof (float),
     };
     if (set->column_bytes) {
         for (size_t c = 0; c < n_columns; c++)
             set->prepare (p->columns + c * set->column_bytes, a->q + (first + c) * a->q_stride + k,
-                          a->sums + (first + c) * a->sum_stride + k / set->sum_width, n_blocks);
+                          a->sums + (first + c) * a->sum_stride + k / 16, n_blocks);
         *(set->wide ? &at.q : &at.extras) = p->columns;
         *(set->wide ? &at.q_stride : &at.extra_stride) = set->column_bytes;
     }
@@ -453,7 +474,7 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
     for (size_t t = 0; t < n_tiles; t += PANEL_TILES) {
         const size_t n = n_tiles - t < PANEL_TILES ? n_tiles - t : PANEL_TILES;
         for (size_t i = 0; i < n; i++)
-            set->unpack (p->bytes + i * (PANEL_BYTES / PANEL_TILES), p->factors + i * (set->slab / set->width) * set->factor_bytes,
+            set->unpack (p->bytes + i * 32, p->factors + i * (set->slab / set->width) * set->factor_bytes,
                          tiles + (t + i) * tile_bytes, n_blocks);
         panel_columns some = at;
         for (size_t c = 0; c < n_columns;) {
@@ -524,7 +545,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         const size_t width = (size_t) block_width (TYPE);                                                                    \
         const kernel_set set = {                                                                                             \
             .width = width,                                                                                                  \
-            .sum_width = width == 256 ? 16 : 32,                                                                             \
+            .scale_width = width == 256 ? 256 : 16,                                                                          \
             .block_bytes = block_bytes (TYPE),                                                                               \
             .factor_bytes = factor_bytes (TYPE),                                                                             \
             .slab = slab (TYPE),                                                                                             \

@@ -26,10 +26,10 @@ INLINE int block_width (const int type)
     return type >= Q2_K ? 256 : 32;
 }
 
-/* Steps that share a scale: 8 (32 elements) or 4. */
+/* Steps that share a scale, of the weights or (formats of 32) of the activations: 8 (32 elements) or 4. */
 INLINE int group_steps (const int type)
 {
-    return type == Q2_K || type == Q3_K || type == Q6_K ? 4 : 8;
+    return type == Q4_K || type == Q5_K || type == IQ4_XS ? 8 : 4;
 }
 
 INLINE int block_groups (const int type)
@@ -76,28 +76,28 @@ INLINE vec from_codebook (vec nibbles)
 /* Groups are fetched inner_groups at a time, so that shifts are constants: group = outer * inner_groups + inner. */
 INLINE int inner_groups (const int type)
 {
-    return type == Q2_K || type == Q3_K || type == Q6_K ? 8 : type == Q4_K || type == Q5_K ? 2 : 1;
+    return type == Q2_K || type == Q3_K || type == Q6_K ? 8 : type == IQ4_XS ? 1 : 2;
 }
 
 INLINE vec fetch (const int type, const uint8_t *block, int outer, const int inner, const int k)
 {
-    const int quarter = inner / 2, step = inner % 2 * 4 + k; /* of 128 elements, in the types of 16 groups */
+    const int quarter = inner / 2, step = inner % 2 * 4 + k; /* of 128 elements in the types of 16 groups, of the block in those of 32 */
     switch (type) {
     case Q4_0:
     case Q4_1:
     case IQ4_NL: {
-        vec v = load_256 (block + (type == Q4_1 ? offsetof (tile_q4_1, qs) : offsetof (tile_q4_0, qs)) + k % 4 * 32);
-        v = masked (v, k / 4 * 4, 15);
+        vec v = load_256 (block + (type == Q4_1 ? offsetof (tile_q4_1, qs) : offsetof (tile_q4_0, qs)) + k * 32);
+        v = masked (v, inner * 4, 15);
         return type == IQ4_NL ? from_codebook (v) : v;
     }
     case Q5_0:
     case Q5_1: {
         size_t qh = type == Q5_0 ? offsetof (tile_q5_0, qh) : offsetof (tile_q5_1, qh);
-        vec v = masked (load_256 (block + qh + 32 + k % 4 * 32), k / 4 * 4, 15);
-        return _mm256_or_si256 (v, masked (load_256 (block + qh), k - 4, 16));
+        vec v = masked (load_256 (block + qh + 32 + k * 32), inner * 4, 15);
+        return _mm256_or_si256 (v, masked (load_256 (block + qh), step - 4, 16));
     }
     case Q8_0:
-        return load_256 (block + offsetof (tile_q8_0, qs) + k * 32);
+        return load_256 (block + offsetof (tile_q8_0, qs) + step * 32);
     case Q2_K:
         return masked (load_256 (block + offsetof (tile_q2_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
     case Q3_K: {

@@ -405,7 +405,7 @@ DEFINE_UNPACK (
 
 /* -- The table --------------------------------------------------------------------------------------------------------------- */
 
-#define FORMAT_32(TYPE, type) {WL_TYPE_##TYPE, WL_ACTIVATION_Q8_32, 32, sizeof (tile_##type), dequantize_##type, pack_##type}
+#define FORMAT_32(TYPE, type) {WL_TYPE_##TYPE, WL_ACTIVATION_Q8_16, 32, sizeof (tile_##type), dequantize_##type, pack_##type}
 #define FORMAT_256(TYPE, type) {WL_TYPE_##TYPE, WL_ACTIVATION_Q8_256, 256, sizeof (tile_##type), dequantize_##type, pack_##type}
 
 static const wl_format formats[] = {

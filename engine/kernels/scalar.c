@@ -42,11 +42,11 @@ static int16_t sum_of (const int8_t *q, size_t n)
     return (int16_t) sum;
 }
 
-static void quantize_q8_32 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
 {
-    for (size_t b = 0; b < n / 32; b++) {
-        quantize_block (q + 32 * b, scales + b, x + 32 * b, 32);
-        sums[b] = sum_of (q + 32 * b, 32);
+    for (size_t b = 0; b < n / 16; b++) {
+        quantize_block (q + 16 * b, scales + b, x + 16 * b, 16);
+        sums[b] = sum_of (q + 16 * b, 16);
     }
 }
 
@@ -60,11 +60,11 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
 
 /* -- Matmul ------------------------------------------------------------------------------------------------------------------ */
 
-/* One row of an unpacked block times one activation block: a float step. `n` elements in groups of 16. */
-static float add_block (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da, size_t n)
+/* Groups [first, end) of 16 elements of one row of an unpacked block, times as much of an activation row: a float step. */
+static float add_groups (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da, size_t first, size_t end)
 {
     int32_t isum = 0, msum = 0;
-    for (size_t j = 0; j < n / 16; j++) {
+    for (size_t j = first; j < end; j++) {
         int32_t dot = 0, sum = 0;
         for (size_t k = 16 * j; k < 16 * j + 16; k++) {
             dot += w->q[r][k] * a[k];
@@ -85,6 +85,7 @@ static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out
     const wl_format *format = wl_format_find (type);
     unpack_block_fn unpack = find_unpack_block (type);
     size_t width = format->block_elements, n_blocks = a->n / width;
+    size_t n_groups = width / 16, step = format->activation == WL_ACTIVATION_Q8_16 ? 1 : n_groups; /* groups a float step */
     const uint8_t *block = tiles;
     for (size_t t = 0; t < n_tiles; t++, out += WL_TILE_ROWS) {
         for (size_t c = 0; c < a->n_rows; c++)
@@ -95,8 +96,9 @@ static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out
             for (size_t c = 0; c < a->n_rows; c++)
                 for (unsigned r = 0; r < WL_TILE_ROWS; r++) {
                     float *acc = &out[c * out_stride + r];
-                    *acc = add_block (*acc, &w, r, has_min, a->q + c * a->q_stride + b * width,
-                                      a->scales[c * a->scale_stride + b], width);
+                    for (size_t j = 0; j < n_groups; j += step)
+                        *acc = add_groups (*acc, &w, r, has_min, a->q + c * a->q_stride + b * width,
+                                           a->scales[c * a->scale_stride + (b * n_groups + j) / step], j, j + step);
                 }
         }
     }
@@ -301,7 +303,7 @@ static void to_f16 (uint16_t *y, const float *x, size_t n)
 const wl_kernels wl_kernels_scalar = {
     .isa = "scalar",
     .scratch_bytes = 0,
-    .quantize_q8_32 = quantize_q8_32,
+    .quantize_q8_16 = quantize_q8_16,
     .quantize_q8_256 = quantize_q8_256,
     .matmul =
         {

@@ -159,7 +159,7 @@ static void bench_small (test_state *t, const wl_kernels *k)
     int16_t *sums = test_alloc (N);
     fill_normal (t, x, N);
     fill_normal (t, y, N);
-    const char *names[] = {"rms_norm", "silu_mul", "gelu_mul", "quantize_q8_256", "quantize_q8_32"};
+    const char *names[] = {"rms_norm", "silu_mul", "gelu_mul", "quantize_q8_256", "quantize_q8_16"};
     printf ("%-8s clocks an element:", k->isa);
     for (int f = 0; f < 5; f++) {
         double best = 1e9, clock = 1e9;
@@ -170,7 +170,7 @@ static void bench_small (test_state *t, const wl_kernels *k)
             case 1: k->silu_mul (y, x, x, N); break;
             case 2: k->gelu_mul (y, x, x, N); break;
             case 3: k->quantize_q8_256 (q, scales, sums, x, N); break;
-            default: k->quantize_q8_32 (q, scales, sums, x, N); break;
+            default: k->quantize_q8_16 (q, scales, sums, x, N); break;
             }
             double took = seconds () - start;
             best = took < best ? took : best;

@@ -104,15 +104,15 @@ void make_activations (test_state *t, test_activations *out, const wl_kernels *k
     a->f32 = out->x;
     if (kind == WL_ACTIVATION_F32)
         return;
-    size_t width = kind == WL_ACTIVATION_Q8_32 ? 32 : 256, sum_width = kind == WL_ACTIVATION_Q8_32 ? 32 : 16;
+    size_t width = kind == WL_ACTIVATION_Q8_16 ? 16 : 256;
     a->q_stride = (n + 63) / 64 * 64 + 64;
     a->scale_stride = n / width + 3;
-    a->sum_stride = n / sum_width + 1;
+    a->sum_stride = n / 16 + 1;
     a->q = test_alloc (n_rows * a->q_stride);
     a->scales = test_alloc (n_rows * a->scale_stride * sizeof (float));
     a->sums = test_alloc (n_rows * a->sum_stride * sizeof (int16_t));
     for (size_t r = 0; r < n_rows; r++)
-        (width == 32 ? kernels->quantize_q8_32 : kernels->quantize_q8_256) (
+        (width == 16 ? kernels->quantize_q8_16 : kernels->quantize_q8_256) (
             a->q + r * a->q_stride, a->scales + r * a->scale_stride, a->sums + r * a->sum_stride, out->x + r * a->f32_stride, n);
 }
 

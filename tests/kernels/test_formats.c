@@ -74,8 +74,8 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
     for (size_t k = 0; k < n; k++) {
         float out[8];
         x[k] = 127.0f;
-        if (f->activation == WL_ACTIVATION_Q8_32)
-            wl_kernels_scalar.quantize_q8_32 (q, scales, sums, x, n);
+        if (f->activation == WL_ACTIVATION_Q8_16)
+            wl_kernels_scalar.quantize_q8_16 (q, scales, sums, x, n);
         else if (f->activation == WL_ACTIVATION_Q8_256)
             wl_kernels_scalar.quantize_q8_256 (q, scales, sums, x, n);
         wl_kernels_scalar.matmul[type] (out, 8, tile, 1, &a, NULL);

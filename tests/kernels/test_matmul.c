@@ -102,13 +102,13 @@ static void compare_quantize (test_state *t, const wl_kernels *kernels, const fl
     float *scales[2];
     int16_t *sums[2];
     for (int wide = 0; wide <= (n % 256 == 0); wide++) {
-        size_t n_scales = n / (wide ? 256 : 32), n_sums = n / (wide ? 16 : 32);
+        size_t n_scales = n / (wide ? 256 : 16), n_sums = n / 16;
         for (int i = 0; i < 2; i++) {
             const wl_kernels *k = i ? kernels : &wl_kernels_scalar;
             q[i] = test_alloc (n);
             scales[i] = test_alloc (n_scales * sizeof (float));
             sums[i] = test_alloc (n_sums * sizeof (int16_t));
-            (wide ? k->quantize_q8_256 : k->quantize_q8_32) (q[i], scales[i], sums[i], x, n);
+            (wide ? k->quantize_q8_256 : k->quantize_q8_16) (q[i], scales[i], sums[i], x, n);
         }
         check_bytes (t, q[1], q[0], n, where);
         check_floats (t, scales[1], scales[0], n_scales, where);
