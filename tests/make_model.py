@@ -25,9 +25,9 @@ from gguf.quants import dequantize, quantize
 
 # width: d_model; heads * head_dim need not equal it. `types`: of the matrices, then exceptions by name.
 MODELS = {
-    # no dimension is a multiple of 8; the head is tied to the embedding; BOS is added
-    "llama-f32": dict(arch="llama", width=84, heads=5, kv_heads=1, head_dim=12, ff=205, types={"": Type.F32}, tied=True, bos=True),
-    "llama-f16": dict(arch="llama", width=84, heads=5, kv_heads=1, head_dim=12, ff=205, types={"": Type.F16}),
+    # no dimension but the head's is a multiple of 8; the head is tied to the embedding; BOS is added
+    "llama-f32": dict(arch="llama", width=84, heads=5, kv_heads=1, head_dim=24, ff=205, types={"": Type.F32}, tied=True, bos=True),
+    "llama-f16": dict(arch="llama", width=84, heads=5, kv_heads=1, head_dim=24, ff=205, types={"": Type.F16}),
     # rows of 160 and 416: whole blocks of 32, not of 256
     "llama-q8_0": dict(arch="llama", width=160, heads=5, kv_heads=5, head_dim=32, ff=416, types={"": Type.Q8_0}, tied=True),
     "llama-q4_0": dict(arch="llama", width=160, heads=5, kv_heads=5, head_dim=32, ff=416, types={"": Type.Q4_0}),

@@ -1,5 +1,4 @@
 """Every wrong flag, file and cluster is one line on stderr, the right exit code, soon, and leaves nothing running."""
-import json
 import os
 import random
 import shutil
@@ -154,7 +153,7 @@ def test_a_prompt_longer_than_the_context_is_refused(expect_error, tiny, tmp_pat
     ["run", "-m", "MODEL", "-p", "Hi", "--listen", "host"], ["run", "-m", "MODEL", "-p", "Hi", "--listen", "127.0.0.1:99999"],
     ["run", "-m", "MODEL", "-p", "Hi", "--listen", "127.0.0.1:7000", "--min-workers", "0"],
     ["run", "-m", "MODEL", "-p", "Hi", "--join-timeout", "-1"],
-    ["run", "-m", "MODEL", "-p", "Hi", "--listen", "0.0.0.0:7000"], ["run", "-m", "MODEL", "-p", "Hi", "--listen", ":7000"],
+    ["run", "-m", "MODEL", "-p", "Hi", "--listen", "0.0.0.0:7000"], ["run", "-m", "MODEL", "-p", "Hi", "--listen", "*:7000"],
 ], ids=" ".join)
 def test_wrong_flags_are_refused(expect_error, tiny, arguments):
     expect_error(USAGE, "woolly", *[tiny if a == "MODEL" else a for a in arguments])
@@ -269,4 +268,3 @@ def test_a_worker_without_the_model_file_is_named(woolly, copy_of_tiny, tmp_path
     if result.code == 0:
         pytest.skip("the other file's difference lies outside what the fingerprint covers")
     assert result.code in (INPUT, CLUSTER) and len(result.err.splitlines()) == 1 and "stale" in result.err, repr(result)
-    json.dumps(result.err)

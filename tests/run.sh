@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, fetches a model, and runs every test and check through ctest.
+#
+#   tests/run.sh [CTEST-FLAGS]        such as -L unit, -R cluster.run, -LE check
+#
+# WOOLLY_FUZZ_SECONDS (60) is the time of each fuzz target. Ends with ctest's own verdict; before it, what was skipped and why.
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
+
+debian_packages="$debian_packages libcmocka-dev python3-venv clang clang-tidy libclang-rt-dev iproute2 procps"
+brew_packages="$brew_packages cmocka llvm"
+
+build=$woolly_root/build
+venv=$woolly_cache/tests-venv
+
+# The Python packages of requirements.txt, in a virtual environment beside the models; renewed when the list changes.
+install_python_packages () {
+    local list=$woolly_root/tests/requirements.txt
+    cmp -s "$list" "$venv/installed.txt" && "$venv/bin/python" -c '' 2>/dev/null && return
+    rm -rf "$venv"
+    step "Creating $venv" python3 -m venv "$venv"
+    step "Installing Python packages" "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$list"
+    cp "$list" "$venv/installed.txt"
+}
+
+# A clang that links libFuzzer; Apple's does not. Empty if there is none.
+find_clang () {
+    local clang
+    for clang in "$(command -v clang)" "$(brew --prefix llvm 2>/dev/null)/bin/clang"; do
+        echo 'int LLVMFuzzerTestOneInput (const char *d, long n) { return d && n < 0; }' |
+            "$clang" -fsanitize=fuzzer -x c - -o "$woolly_cache/probe" 2>>"$woolly_log" && { rm -f "$woolly_cache/probe"; echo "$clang"; return; }
+    done
+}
+
+# ctest's output, with what was skipped put before its verdict.
+add_skipped () {
+    local line log
+    while IFS= read -r line; do
+        case $line in
+        *'% tests passed, '*)
+            echo
+            echo 'Skipped:'
+            for log in "$build/Testing/Temporary/LastTest.log.tmp" "$build/Testing/Temporary/LastTest.log"; do
+                [ -f "$log" ] && break
+            done
+            { [ -z "$clang" ] && echo '  lint and fuzzing: no clang with libFuzzer'
+              grep -iE 'skipped' "$log" | grep -vE '[0-9]+ (passed|skipped)|\[ +SKIPPED +\] [0-9]+ test' | sed 's/^ */  /' | sort -u; } ||
+                echo '  nothing'
+            echo
+            ;;
+        esac
+        printf '%s\n' "$line"
+    done
+}
+
+start_log
+install_packages
+install_python_packages
+fetch_smollm2
+clang=$(find_clang)
+step "Configuring" cmake -S "$woolly_root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DWOOLLY_TESTS=ON -DWOOLLY_CHECKS=ON \
+    -DWOOLLY_PYTHON="$venv/bin/python" -DWOOLLY_CLANG="$clang" -DWOOLLY_FUZZ_SECONDS="${WOOLLY_FUZZ_SECONDS:-60}"
+step "Building" cmake --build "$build" -j "$(n_cores)"
+ctest --test-dir "$build" -j "$(n_cores)" --output-on-failure --no-tests=error "$@" </dev/null | add_skipped
