@@ -37,7 +37,7 @@ struct wl_cluster {
 
     int wake[2];
     atomic_bool interrupted; /* set by wl_cluster_interrupt (a signal handler), taken by whoever waits */
-    char *folder;            /* of ipc sockets */
+    char *folder;            /* of ipc sockets; NULL without local workers */
     char *listen;            /* "tcp://…" */
     control *control;
     zsock_t *push, *pull; /* to the first stage, from the last */
@@ -91,8 +91,10 @@ static bool split (const wl_cluster *c, const control_member *members, uint32_t 
     for (uint32_t i = 0; i < n; i++)
         all_local = all_local && members[i].number;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t share = all_local ? c->memory_bytes : c->memory_bytes / c->options.n_local;
-        workers[i] = (wl_plan_worker) {members[i].name, members[i].number ? share : members[i].memory_bytes};
+        uint64_t memory = members[i].memory_bytes;
+        if (members[i].number) /* its own figure is this machine's as well: shared by all local ones */
+            memory = all_local ? c->memory_bytes : c->memory_bytes / c->options.n_local;
+        workers[i] = (wl_plan_worker) {members[i].name, memory};
     }
     wl_plan_request request = {.model = c->need->model,
                                .workers = workers,
@@ -356,8 +358,9 @@ static bool start (wl_cluster *c, wl_error *err)
     c->memory_bytes = wl_memory_available ();
     if (!c->listen && !check_local_plan (c, err))
         return false;
-    c->folder = wl_socket_folder_new (err);
-    if (!c->folder)
+    if (c->options.n_local) /* workers remove it when this process is killed; without them it would stay behind */
+        c->folder = wl_socket_folder_new (err);
+    if (err->code != WL_OK)
         return false;
     const control_options options = {.folder = c->folder, .listen = c->listen, .wake_end = c->wake[1]};
     c->control = control_new (&options, err);

@@ -72,7 +72,7 @@ struct control {
     bool wants_pong;   /* the owner waits for one */
 
     /* the actor's own */
-    zsock_t *routers[N_ROUTERS]; /* [REMOTE] is NULL without --listen */
+    zsock_t *routers[N_ROUTERS]; /* NULL where there is nothing to bind */
     int64_t beat_ms, turn_ms, noted_ms;
 };
 
@@ -456,9 +456,10 @@ static void keep_time (control *c)
 static bool open_routers (control *c)
 {
     wl_error err = {0};
-    char local[256];
-    snprintf (local, sizeof local, "ipc://%s/control", c->options.folder);
-    const char *addresses[N_ROUTERS] = {[LOCAL] = local, [REMOTE] = c->options.listen};
+    char local[256] = "";
+    if (c->options.folder)
+        snprintf (local, sizeof local, "ipc://%s/control", c->options.folder);
+    const char *addresses[N_ROUTERS] = {[LOCAL] = c->options.folder ? local : NULL, [REMOTE] = c->options.listen};
     for (int i = 0; i < N_ROUTERS && err.code == WL_OK; i++) {
         if (!addresses[i])
             continue;

@@ -15,8 +15,8 @@
 typedef struct control control;
 
 typedef struct control_options {
-    const char *folder; /* for ipc sockets; the caller's to remove, after control_free */
-    const char *listen; /* "tcp://…" as from wl_link_address; NULL: local workers only */
+    const char *folder; /* for ipc sockets; the caller's to remove, after control_free; NULL: no local workers */
+    const char *listen; /* "tcp://…" as from wl_link_address; NULL: no others */
     int wake_end;       /* signalled on every change */
 } control_options;
 
