@@ -314,7 +314,7 @@ INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns
         for (int g = 0; g < block_groups (type); g++) {
             if (is_signed (type)) {
                 UNROLL for (int k = 0; k < steps; k++)
-                    panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * steps + k) * 64, slab (type) * WL_TILE_ROWS * 2,
+                    panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * steps + k) * PANEL_TILES * 64,
                                    a.q + (g * steps + k) / 8 * 64 + (g * steps + k) % 8 * 4, a.q_stride);
             } else
                 panel_group (type, n_tiles, n_columns, acc, w, f, g, a);
