@@ -72,32 +72,32 @@ typedef struct shape { /* how a computation is laid out; results must not depend
 } shape;
 
 /* Logits of all tokens, [n_tokens, stride]. */
-static float *compute (const fixture *f, const shape *shape)
+static float *compute (const fixture *f, const shape *as)
 {
     wl_error err = {0};
     size_t stride = wl_stage_logit_stride (f->model);
-    wl_thread_pool *pool = wl_thread_pool_new (shape->n_threads, &err);
+    wl_thread_pool *pool = wl_thread_pool_new (as->n_threads, &err);
     wl_stage *stages[16] = {0};
     float *logits = wl_new_aligned (f->n_tokens * stride, sizeof (float), &err);
     float *in = wl_new_aligned (2 * MAX_ROWS * f->model->d_model, sizeof (float), &err);
     float *out = wl_new_aligned (2 * MAX_ROWS * stride, sizeof (float), &err);
-    for (uint32_t i = 0; i < shape->n_stages; i++) {
-        wl_stage_options options = {.first_layer = f->model->n_layers * i / shape->n_stages,
-                                    .last_layer = f->model->n_layers * (i + 1) / shape->n_stages - 1,
+    for (uint32_t i = 0; i < as->n_stages; i++) {
+        wl_stage_options options = {.first_layer = f->model->n_layers * i / as->n_stages,
+                                    .last_layer = f->model->n_layers * (i + 1) / as->n_stages - 1,
                                     .n_pages = N_PAGES,
                                     .max_rows = 2 * MAX_ROWS,
-                                    .kernels = shape->kernels,
+                                    .kernels = as->kernels,
                                     .pool = pool};
         stages[i] = wl_stage_new (f->gguf, f->model, &options, NULL, NULL, &err);
         if (!stages[i])
             fail_msg ("%s", err.text);
     }
     const uint32_t pages[2][4] = {{5, 0, 3, 6}, {1, 7, 2, 4}};
-    for (uint32_t at = 0; at < f->n_tokens; at += shape->rows_per_step) {
-        uint32_t n = f->n_tokens - at < shape->rows_per_step ? f->n_tokens - at : shape->rows_per_step;
+    for (uint32_t at = 0; at < f->n_tokens; at += as->rows_per_step) {
+        uint32_t n = f->n_tokens - at < as->rows_per_step ? f->n_tokens - at : as->rows_per_step;
         int32_t tokens[2 * MAX_ROWS];
         uint32_t rows[MAX_ROWS];
-        uint32_t n_guests = shape->shares_steps ? n : 0;
+        uint32_t n_guests = as->shares_steps ? n : 0;
         wl_span spans[2];
         uint32_t n_spans = 0;
         if (n_guests)
@@ -110,15 +110,15 @@ static float *compute (const fixture *f, const shape *shape)
             rows[i] = n_guests + i;
         }
         wl_batch batch = {n + n_guests, n_spans, spans, tokens, rows, n};
-        for (uint32_t i = 0; i < shape->n_stages; i++) {
+        for (uint32_t i = 0; i < as->n_stages; i++) {
             if (!wl_stage_forward (stages[i], &batch, i ? in : NULL, out, &err))
                 fail_msg ("%s", err.text);
-            if (i + 1 < shape->n_stages)
+            if (i + 1 < as->n_stages)
                 memcpy (in, out, (size_t) batch.n_rows * f->model->d_model * sizeof *in);
         }
         memcpy (logits + at * stride, out, n * stride * sizeof *out);
     }
-    for (uint32_t i = 0; i < shape->n_stages; i++)
+    for (uint32_t i = 0; i < as->n_stages; i++)
         wl_stage_free (&stages[i]);
     wl_thread_pool_free (&pool);
     wl_free_aligned (in);
