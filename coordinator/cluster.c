@@ -40,9 +40,9 @@ struct wl_cluster {
     char *folder;            /* of ipc sockets; NULL without local workers */
     char *listen;            /* "tcp://…" */
     control *control;
-    zsock_t *push, *pull; /* to the first stage, from the last */
+    zsock_t *push, *pull;                 /* to the first stage, from the last */
     char *results_local, *results_remote; /* where the last stage finds pull: over ipc, over tcp */
-    uint64_t memory_bytes; /* this machine's, before any worker started */
+    uint64_t memory_bytes;                /* this machine's, before any worker started */
 
     uint64_t epoch;
     uint32_t n_vocab;
@@ -81,8 +81,8 @@ static uint32_t remote_wanted (const wl_cluster *c)
     return ranges > c->options.n_local + wanted ? ranges - c->options.n_local : wanted;
 }
 
-static bool split (const wl_cluster *c, const control_member *members, uint32_t n, wl_plan_stage *stages, uint32_t *n_stages,
-                   wl_error *err)
+static bool split (const wl_cluster *c, const control_member *members, uint32_t n, wl_plan_stage *stages,
+                   uint32_t *n_stages, wl_error *err)
 {
     bool all_local = true;
     wl_plan_worker *workers = wl_new (n, sizeof *workers, err);
@@ -94,7 +94,7 @@ static bool split (const wl_cluster *c, const control_member *members, uint32_t 
         uint64_t memory = members[i].memory_bytes;
         if (members[i].number) /* its own figure is this machine's as well: shared by all local ones */
             memory = all_local ? c->memory_bytes : c->memory_bytes / c->options.n_local;
-        workers[i] = (wl_plan_worker) {members[i].name, memory};
+        workers[i] = (wl_plan_worker){members[i].name, memory};
     }
     wl_plan_request request = {.model = c->need->model,
                                .workers = workers,
@@ -139,7 +139,8 @@ static bool check_listen (wl_cluster *c, wl_error *err)
         return wl_fail (err, WL_ERROR_USAGE, "--listen %s: expected HOST:PORT", c->options.listen);
     if (!loopback && !c->options.insecure)
         return wl_fail (err, WL_ERROR_USAGE,
-                        "--listen %s: prompts and activations would travel unencrypted beyond this host: add --insecure on a network that "
+                        "--listen %s: prompts and activations would travel unencrypted beyond this host: add "
+                        "--insecure on a network that "
                         "you trust",
                         c->options.listen);
     return true;
@@ -151,7 +152,10 @@ static bool start_local (wl_cluster *c, wl_error *err)
     uint32_t shared = cores / (n ? n : 1);
     char *binary = n ? local_worker_binary (c->options.worker_binary, err) : NULL;
     bool ok = n == 0 || (binary && control_start_local (c->control, binary, n,
-                                                        c->options.n_threads ? c->options.n_threads : shared ? shared : 1, err));
+                                                        c->options.n_threads ? c->options.n_threads
+                                                        : shared             ? shared
+                                                                             : 1,
+                                                        err));
     free (binary);
     return ok;
 }
@@ -163,11 +167,14 @@ static bool report_missing (wl_cluster *c, uint32_t n_local, uint32_t n_remote, 
     const char *address = c->options.listen;
     double seconds = (double) c->options.join_timeout_s;
     if (n_local < c->options.n_local)
-        return wl_fail (err, WL_ERROR_CLUSTER, "only %u of %u local workers answered within %g s: the machine is busy, or the worker "
-                                               "program is of another version",
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "only %u of %u local workers answered within %g s: the machine is busy, or the worker "
+                        "program is of another version",
                         n_local, c->options.n_local, seconds);
-    return wl_fail (err, WL_ERROR_CLUSTER, "only %u of %u workers joined within %g s on %s: start `woolly-worker --join %s` on each machine%s%s",
-                    n_remote, remote_wanted (c), seconds, c->listen, address, refusal[0] ? "; one was refused: " : "", refusal);
+    return wl_fail (
+        err, WL_ERROR_CLUSTER,
+        "only %u of %u workers joined within %g s on %s: start `woolly-worker --join %s` on each machine%s%s", n_remote,
+        remote_wanted (c), seconds, c->listen, address, refusal[0] ? "; one was refused: " : "", refusal);
 }
 
 /* Waits until enough have joined; their number is in n_members. */
@@ -308,21 +315,22 @@ static bool start_load (wl_cluster *c, wl_error *err)
         stage *s = &c->stages[i];
         if (i + 1 < c->n_stages)
             snprintf (s->next_endpoint, sizeof s->next_endpoint, "%s", c->stages[i + 1].last_seen.data_endpoint);
-        c->control_stages[i] = (control_stage) {.member = s->member,
-                                                .first_layer = s->plan.first_layer,
-                                                .last_layer = s->plan.last_layer,
-                                                .n_threads = s->last_seen.number ? s->last_seen.n_threads : c->options.n_threads,
-                                                .next_endpoint = s->next_endpoint};
+        c->control_stages[i] =
+            (control_stage){.member = s->member,
+                            .first_layer = s->plan.first_layer,
+                            .last_layer = s->plan.last_layer,
+                            .n_threads = s->last_seen.number ? s->last_seen.n_threads : c->options.n_threads,
+                            .next_endpoint = s->next_endpoint};
     }
-    c->plan = (control_plan) {.epoch = c->epoch,
-                              .model_path = c->model_path,
-                              .isa = c->options.isa ? c->options.isa : "",
-                              .fingerprint = c->fingerprint,
-                              .n_pages = c->need->n_pages,
-                              .max_rows = c->need->max_rows,
-                              .max_logit_rows = c->need->max_logit_rows,
-                              .stages = c->control_stages,
-                              .n_stages = c->n_stages};
+    c->plan = (control_plan){.epoch = c->epoch,
+                             .model_path = c->model_path,
+                             .isa = c->options.isa ? c->options.isa : "",
+                             .fingerprint = c->fingerprint,
+                             .n_pages = c->need->n_pages,
+                             .max_rows = c->need->max_rows,
+                             .max_logit_rows = c->need->max_logit_rows,
+                             .stages = c->control_stages,
+                             .n_stages = c->n_stages};
     control_load (c->control, &c->plan);
     return true;
 }
@@ -341,8 +349,8 @@ static bool wait_until_loaded (wl_cluster *c, wl_error *err)
         control_load_progress (c->control, &done, &n_ready);
         if (n_ready == c->n_stages)
             return true;
-        snprintf (line, sizeof line, "loading: %.1f of %.1f GB, %u of %u workers ready", (double) done / 1e9, (double) total / 1e9, n_ready,
-                  c->n_stages);
+        snprintf (line, sizeof line, "loading: %.1f of %.1f GB, %u of %u workers ready", (double) done / 1e9,
+                  (double) total / 1e9, n_ready, c->n_stages);
         if (!show (c, line, err))
             return false;
         struct pollfd item = {.fd = c->wake[0], .events = POLLIN};
@@ -373,8 +381,8 @@ static bool start (wl_cluster *c, wl_error *err)
     return c->push && wl_link_connect (c->push, c->stages[0].last_seen.data_endpoint, err);
 }
 
-wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluster_need *need, wl_cluster_progress_fn progress,
-                              void *progress_context, wl_error *err)
+wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluster_need *need,
+                              wl_cluster_progress_fn progress, void *progress_context, wl_error *err)
 {
     wl_link_start_process ();
     wl_cluster *c = wl_new (1, sizeof *c, err);
@@ -429,13 +437,13 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
     stage *s = &c->stages[index];
     control_member *m = &s->last_seen;
     control_describe (c->control, s->member, c->wake[0], FRESH_MS, m);
-    *out = (wl_cluster_stage) {.first_layer = s->plan.first_layer,
-                               .last_layer = s->plan.last_layer,
-                               .n_threads = m->n_threads,
-                               .weight_bytes = m->weight_bytes,
-                               .rss_bytes = m->rss_bytes,
-                               .busy_ns = m->busy_ns,
-                               .memory_bytes = m->memory_bytes};
+    *out = (wl_cluster_stage){.first_layer = s->plan.first_layer,
+                              .last_layer = s->plan.last_layer,
+                              .n_threads = m->n_threads,
+                              .weight_bytes = m->weight_bytes,
+                              .rss_bytes = m->rss_bytes,
+                              .busy_ns = m->busy_ns,
+                              .memory_bytes = m->memory_bytes};
     snprintf (out->name, sizeof out->name, "%s", m->name);
     snprintf (out->isa, sizeof out->isa, "%s", m->isa);
 }
@@ -457,7 +465,8 @@ bool wl_cluster_send (wl_cluster *c, Woolly__Step *step, wl_error *err)
 static bool is_valid (const wl_cluster *c, const wl_packet *packet)
 {
     const Woolly__Result *result = packet->result;
-    if (result->epoch != c->epoch || packet->payload_bytes != (uint64_t) result->n_raw_rows * c->n_vocab * sizeof (float))
+    if (result->epoch != c->epoch ||
+        packet->payload_bytes != (uint64_t) result->n_raw_rows * c->n_vocab * sizeof (float))
         return false;
     for (size_t i = 0; i < result->n_samples; i++)
         if (result->samples[i]->token < 0 || (uint32_t) result->samples[i]->token >= c->n_vocab)
@@ -484,7 +493,8 @@ bool wl_cluster_receive (wl_cluster *c, int timeout_ms, wl_packet *out, wl_error
             continue;
         if (timeout_ms >= 0 && left <= 0)
             return false;
-        zmq_pollitem_t items[2] = {{.socket = zsock_resolve (c->pull), .events = ZMQ_POLLIN}, {.fd = c->wake[0], .events = ZMQ_POLLIN}};
+        zmq_pollitem_t items[2] = {{.socket = zsock_resolve (c->pull), .events = ZMQ_POLLIN},
+                                   {.fd = c->wake[0], .events = ZMQ_POLLIN}};
         zmq_poll (items, 2, timeout_ms < 0 ? -1 : (long) left);
         if (items[1].revents)
             wl_wake_drain (c->wake[0]);

@@ -19,17 +19,17 @@
 
 /* The cluster flags, the same for every command (DESIGN.md section 3). */
 typedef struct wl_cluster_options {
-    uint32_t n_local;       /* --local, 1 by default; ignored with --listen unless given */
+    uint32_t n_local; /* --local, 1 by default; ignored with --listen unless given */
     bool local_given;
-    const char *listen;     /* --listen HOST:PORT; NULL: local only */
-    uint32_t min_workers;   /* --min-workers */
-    const char *layers;     /* --layers 0-19,20-39; NULL: the planner's */
-    uint32_t n_threads;     /* --threads per worker; 0: the machine's cores shared out */
-    uint32_t context;       /* --ctx; 0: the command's need */
-    float join_timeout_s;   /* --join-timeout, 60 by default */
-    bool insecure;          /* --insecure: a plaintext listener beyond this host */
+    const char *listen;        /* --listen HOST:PORT; NULL: local only */
+    uint32_t min_workers;      /* --min-workers */
+    const char *layers;        /* --layers 0-19,20-39; NULL: the planner's */
+    uint32_t n_threads;        /* --threads per worker; 0: the machine's cores shared out */
+    uint32_t context;          /* --ctx; 0: the command's need */
+    float join_timeout_s;      /* --join-timeout, 60 by default */
+    bool insecure;             /* --insecure: a plaintext listener beyond this host */
     const char *worker_binary; /* --worker-binary; NULL: woolly-worker beside this program */
-    const char *isa;        /* --isa; NULL: the best of each worker */
+    const char *isa;           /* --isa; NULL: the best of each worker */
 } wl_cluster_options;
 
 typedef struct wl_cluster_need { /* what the command will run */
@@ -56,8 +56,8 @@ typedef struct wl_cluster wl_cluster;
  * WL_ERROR_CLUSTER "interrupted". */
 typedef bool (*wl_cluster_progress_fn) (void *context, const char *line);
 
-wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluster_need *need, wl_cluster_progress_fn progress,
-                              void *progress_context, wl_error *err);
+wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluster_need *need,
+                              wl_cluster_progress_fn progress, void *progress_context, wl_error *err);
 /* Ends the plan: local workers are told to leave, waited for (killed after 1 s), remote ones go back to waiting for a coordinator. */
 void wl_cluster_stop (wl_cluster **cluster);
 

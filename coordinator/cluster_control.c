@@ -289,12 +289,14 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
         return;
     }
     if (hello->protocol != WL_PROTOCOL) {
-        snprintf (reason, sizeof reason, "it speaks protocol %u, the coordinator %d: install the same version of Woolly on both",
+        snprintf (reason, sizeof reason,
+                  "it speaks protocol %u, the coordinator %d: install the same version of Woolly on both",
                   hello->protocol, WL_PROTOCOL);
         refuse (c, router, peer, reason);
         return;
     }
-    if (!wl_link_endpoint_ok (hello->data_endpoint) || strlen (hello->data_endpoint) >= sizeof m->public.data_endpoint) {
+    if (!wl_link_endpoint_ok (hello->data_endpoint) ||
+        strlen (hello->data_endpoint) >= sizeof m->public.data_endpoint) {
         refuse (c, router, peer, "its data endpoint cannot be connected to");
         return;
     }
@@ -351,7 +353,8 @@ static void take_failed (control *c, member *m, const Woolly__Failed *failed)
 {
     if (!c->plan || failed->epoch != c->plan->epoch || !m->in_plan)
         return;
-    int code = failed->code >= WL_ERROR_USAGE && failed->code <= WL_ERROR_INTERNAL ? (int) failed->code : WL_ERROR_INTERNAL;
+    int code =
+        failed->code >= WL_ERROR_USAGE && failed->code <= WL_ERROR_INTERNAL ? (int) failed->code : WL_ERROR_INTERNAL;
     lose (c, m, code, "failed: %.300s", failed->text);
 }
 
@@ -542,7 +545,7 @@ static void run (zsock_t *pipe, void *args)
         int n = 1;
         for (int i = 0; i < N_ROUTERS; i++)
             if (c->routers[i])
-                items[n++] = (zmq_pollitem_t) {.socket = zsock_resolve (c->routers[i]), .events = ZMQ_POLLIN};
+                items[n++] = (zmq_pollitem_t){.socket = zsock_resolve (c->routers[i]), .events = ZMQ_POLLIN};
         zmq_poll (items, n, TURN_MS);
         pthread_mutex_lock (&c->mutex);
         if (items[0].revents & ZMQ_POLLIN)

@@ -6,7 +6,7 @@
 
 wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
 {
-    *f = (wl_cluster_flags) {.options = {.n_local = 1, .min_workers = 1, .join_timeout_s = 60}};
+    *f = (wl_cluster_flags){.options = {.n_local = 1, .min_workers = 1, .join_timeout_s = 60}};
     wl_cluster_options *o = &f->options;
     const wl_option table[WL_CLUSTER_FLAGS] = {
         {0, "local", WL_OPTION_U32, &o->n_local, "N", "start N local workers (1; 0 with --listen)", &o->local_given},
@@ -14,14 +14,16 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "min-workers", WL_OPTION_U32, &o->min_workers, "K", "how many must have joined on --listen (1)", NULL},
         {0, "join-timeout", WL_OPTION_F32, &o->join_timeout_s, "S", "seconds to wait for them (60)", NULL},
         {0, "layers", WL_OPTION_TEXT, &o->layers, "RANGES", "fix the split: 0-19,20-39", NULL},
-        {0, "threads", WL_OPTION_U32, &o->n_threads, "N", "compute threads a worker (the machine's cores shared out)", NULL},
+        {0, "threads", WL_OPTION_U32, &o->n_threads, "N", "compute threads a worker (the machine's cores shared out)",
+         NULL},
         {0, "ctx", WL_OPTION_U32, &o->context, "N", "positions of KV cache (what the command needs)", NULL},
         {0, "isa", WL_OPTION_TEXT, &o->isa, "NAME", "kernels: scalar, avx2, … (the best each worker has)", NULL},
-        {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)", NULL},
+        {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)",
+         NULL},
         {0, "insecure", WL_OPTION_FLAG, &o->insecure, NULL, "allow --listen beyond this host without encryption", NULL},
     };
     memcpy (f->table, table, sizeof table);
-    return (wl_option_table) {f->table, WL_CLUSTER_FLAGS};
+    return (wl_option_table){f->table, WL_CLUSTER_FLAGS};
 }
 
 bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
@@ -36,7 +38,8 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
     if (o->listen && !o->local_given)
         o->n_local = 0;
     if (!o->listen && o->n_local == 0)
-        return wl_fail (err, WL_ERROR_USAGE, "--local 0 leaves no workers: choose 1 or more, or --listen for workers that join");
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "--local 0 leaves no workers: choose 1 or more, or --listen for workers that join");
     if (o->n_local > MAX_WORKERS || o->min_workers > MAX_WORKERS)
         return wl_fail (err, WL_ERROR_USAGE, "more than %d workers", MAX_WORKERS);
     if (o->listen && o->min_workers == 0)
@@ -50,22 +53,24 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
 
 wl_option_table wl_sampling_flags_init (wl_sampling_flags *f)
 {
-    *f = (wl_sampling_flags) {.sampling = wl_sampling_default ()};
+    *f = (wl_sampling_flags){.sampling = wl_sampling_default ()};
     wl_sampling *s = &f->sampling;
     const wl_option table[WL_SAMPLING_FLAGS] = {
         {0, "temp", WL_OPTION_F32, &s->temperature, "T", "temperature; 0 is greedy (0.8)", NULL},
         {0, "top-k", WL_OPTION_U32, &s->top_k, "K", "keep the K best; 0 is off (40)", NULL},
         {0, "top-p", WL_OPTION_F32, &s->top_p, "P", "keep the smallest set of probability P; 1 is off (0.95)", NULL},
-        {0, "min-p", WL_OPTION_F32, &s->min_p, "P", "keep what has P times the best one's probability; 0 is off (0.05)", NULL},
+        {0, "min-p", WL_OPTION_F32, &s->min_p, "P", "keep what has P times the best one's probability; 0 is off (0.05)",
+         NULL},
         {0, "seed", WL_OPTION_U64, &s->seed, "N", "the same seed gives the same text (drawn)", &f->seed_given},
     };
     memcpy (f->table, table, sizeof table);
-    return (wl_option_table) {f->table, WL_SAMPLING_FLAGS};
+    return (wl_option_table){f->table, WL_SAMPLING_FLAGS};
 }
 
 bool wl_sampling_flags_finish (wl_sampling_flags *f, wl_error *err)
 {
     if (!f->seed_given)
-        f->sampling.seed = ((uint64_t) randombytes_random () << 32 | randombytes_random ()) >> 11; /* fits a JSON number */
+        f->sampling.seed =
+            ((uint64_t) randombytes_random () << 32 | randombytes_random ()) >> 11; /* fits a JSON number */
     return wl_sampling_check (&f->sampling, err);
 }

@@ -53,8 +53,9 @@ char *local_worker_binary (const char *given, wl_error *err)
     errno = 0;
     if (access (path, X_OK) == 0 && stat (path, &status) == 0 && S_ISREG (status.st_mode))
         return wl_copy_text (path, strlen (path), err);
-    wl_fail (err, WL_ERROR_CLUSTER, "%s: the worker program cannot be executed: %s: install woolly-worker beside woolly, or name it with "
-                                    "--worker-binary",
+    wl_fail (err, WL_ERROR_CLUSTER,
+             "%s: the worker program cannot be executed: %s: install woolly-worker beside woolly, or name it with "
+             "--worker-binary",
              path, errno ? strerror (errno) : "not a file");
     return NULL;
 }
@@ -93,7 +94,7 @@ bool local_worker_start (local_worker *worker, const local_worker_options *o, wl
     int ends[2] = {-1, -1}, life_read = -1;
     char threads[16], life[16];
     bool ok = false;
-    *worker = (local_worker) {.life_fd = -1};
+    *worker = (local_worker){.life_fd = -1};
     if (pipe (ends) != 0) {
         wl_fail (err, WL_ERROR_INTERNAL, "a pipe could not be opened: %s", strerror (errno));
         goto done;
@@ -107,8 +108,16 @@ bool local_worker_start (local_worker *worker, const local_worker_options *o, wl
     }
     snprintf (threads, sizeof threads, "%u", o->n_threads);
     snprintf (life, sizeof life, "%d", CHILD_LIFE_FD);
-    char *const argv[] = {(char *) o->binary, (char *) "--join", (char *) o->control_endpoint, (char *) "--name", (char *) o->name,
-                          (char *) "--threads", threads, (char *) "--parent-fd", life, NULL};
+    char *const argv[] = {(char *) o->binary,
+                          (char *) "--join",
+                          (char *) o->control_endpoint,
+                          (char *) "--name",
+                          (char *) o->name,
+                          (char *) "--threads",
+                          threads,
+                          (char *) "--parent-fd",
+                          life,
+                          NULL};
     ok = spawn (o, argv, life_read, &worker->pid, err);
     if (ok) {
         worker->life_fd = ends[1];

@@ -10,7 +10,8 @@
 #include "commands/commands.h"
 #include "engine/memory.h"
 
-static const wl_option *find_option (const wl_option_table *tables, size_t n_tables, const char *name, size_t length, bool is_letter)
+static const wl_option *find_option (const wl_option_table *tables, size_t n_tables, const char *name, size_t length,
+                                     bool is_letter)
 {
     for (size_t t = 0; t < n_tables; t++)
         for (size_t i = 0; i < tables[t].count; i++) {
@@ -64,8 +65,9 @@ static bool store_value (const wl_option *o, const char *shown, const char *text
         unsigned long long limit = o->kind == WL_OPTION_U32 ? UINT32_MAX : UINT64_MAX;
         unsigned long long v = strtoull (text, &end, 10);
         if (errno || *end || end == text || text[0] < '0' || text[0] > '9' || v > limit)
-            return wl_fail (err, WL_ERROR_USAGE, "%s wants a whole number from 0 to %llu, not \"%s\": see woolly %s --help",
-                            shown, limit, text, command);
+            return wl_fail (err, WL_ERROR_USAGE,
+                            "%s wants a whole number from 0 to %llu, not \"%s\": see woolly %s --help", shown, limit,
+                            text, command);
         if (o->kind == WL_OPTION_U32)
             *(uint32_t *) o->value = (uint32_t) v;
         else
@@ -75,7 +77,8 @@ static bool store_value (const wl_option *o, const char *shown, const char *text
     case WL_OPTION_F32: {
         float v = strtof (text, &end);
         if (*end || end == text || !isfinite (v))
-            return wl_fail (err, WL_ERROR_USAGE, "%s wants a number, not \"%s\": see woolly %s --help", shown, text, command);
+            return wl_fail (err, WL_ERROR_USAGE, "%s wants a number, not \"%s\": see woolly %s --help", shown, text,
+                            command);
         *(float *) o->value = v;
         return true;
     }

@@ -13,7 +13,7 @@
 
 static wl_stage_options stage_options (const wl_plan_request *r, uint32_t first, uint32_t last)
 {
-    return (wl_stage_options) {.first_layer = first, .last_layer = last, .n_pages = r->n_pages, .max_rows = r->max_rows};
+    return (wl_stage_options){.first_layer = first, .last_layer = last, .n_pages = r->n_pages, .max_rows = r->max_rows};
 }
 
 static uint64_t weight_bytes (const wl_plan_request *r, uint32_t first, uint32_t last)
@@ -70,13 +70,15 @@ static bool parse_layers (const wl_plan_request *r, wl_plan_stage *stages, uint3
         else if (*at)
             return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": expected ranges such as 0-19,20-39", text);
         if (first != next)
-            return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": layer %u is %s", text, first > next ? next : (uint32_t) first,
-                            first > next ? "in no range" : "in two ranges");
+            return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": layer %u is %s", text,
+                            first > next ? next : (uint32_t) first, first > next ? "in no range" : "in two ranges");
         if (last < first || last >= n_layers)
-            return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": the range %lu-%lu is not within the model's layers 0-%u", text, first,
+            return wl_fail (err, WL_ERROR_USAGE,
+                            "--layers \"%s\": the range %lu-%lu is not within the model's layers 0-%u", text, first,
                             last, n_layers - 1);
         if (n == r->n_workers)
-            return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": more ranges than the %u workers", text, r->n_workers);
+            return wl_fail (err, WL_ERROR_USAGE, "--layers \"%s\": more ranges than the %u workers", text,
+                            r->n_workers);
         describe (r, n, (uint32_t) first, (uint32_t) last, &stages[n]);
         n++;
         next = (uint32_t) last + 1;
@@ -138,14 +140,16 @@ static bool check_memory (const wl_plan_request *r, const wl_plan_stage *stages,
         total += need;
         if (need > w->memory_bytes)
             return wl_fail (err, WL_ERROR_CLUSTER,
-                            "the model does not fit: worker %s would need %.1f MB for layers %u-%u (weights %.1f, KV %.1f, work %.1f) and "
+                            "the model does not fit: worker %s would need %.1f MB for layers %u-%u (weights %.1f, KV "
+                            "%.1f, work %.1f) and "
                             "has %.1f MB: add workers or memory, or choose a smaller --ctx or model",
                             w->name, (double) need / mb, s->first_layer, s->last_layer, (double) s->weight_bytes / mb,
                             (double) s->kv_bytes / mb, (double) s->work_bytes / mb, (double) w->memory_bytes / mb);
     }
     if (r->share_one_machine && total > r->machine_bytes)
         return wl_fail (err, WL_ERROR_CLUSTER,
-                        "the model does not fit: its %u stages need %.1f MB together and this machine has %.1f MB left: add a machine, or "
+                        "the model does not fit: its %u stages need %.1f MB together and this machine has %.1f MB "
+                        "left: add a machine, or "
                         "choose a smaller --ctx or model",
                         n, (double) total / mb, (double) r->machine_bytes / mb);
     return true;
@@ -157,7 +161,8 @@ bool wl_plan_split (const wl_plan_request *r, wl_plan_stage *stages, uint32_t *n
     if (r->n_workers == 0)
         return wl_fail (err, WL_ERROR_CLUSTER, "there are no workers to split the model over");
     if (r->n_workers > n_layers)
-        return wl_fail (err, WL_ERROR_USAGE, "%u workers for a model of %u layers: a stage needs at least one layer, so use at most %u",
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "%u workers for a model of %u layers: a stage needs at least one layer, so use at most %u",
                         r->n_workers, n_layers, n_layers);
     if (r->layers) {
         if (!parse_layers (r, stages, n_stages, err))

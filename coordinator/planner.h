@@ -26,7 +26,7 @@ typedef struct wl_plan_request {
     const wl_model *model;
     const wl_plan_worker *workers;
     uint32_t n_workers;
-    const char *layers;     /* fixed split "0-19,20-39", or NULL */
+    const char *layers; /* fixed split "0-19,20-39", or NULL */
     uint32_t n_pages, max_rows, max_logit_rows;
     bool share_one_machine; /* all workers draw on the same memory: their sum must fit it too */
     uint64_t machine_bytes; /* that memory; read if share_one_machine */

@@ -19,7 +19,7 @@ struct wl_request {
     bool admitted;
 };
 
-typedef struct entry { /* a request's part in a step */
+typedef struct entry {   /* a request's part in a step */
     wl_request *request; /* NULL once the request has ended */
     size_t first_position, n_rows;
     size_t n_raw; /* rows of logits it gets back */
@@ -126,7 +126,8 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
         return NULL;
     }
     if (pages > s->options.n_pages) {
-        wl_fail (err, WL_ERROR_USAGE, "a request of %llu tokens does not fit the context of %llu: choose a larger --ctx or a smaller -n",
+        wl_fail (err, WL_ERROR_USAGE,
+                 "a request of %llu tokens does not fit the context of %llu: choose a larger --ctx or a smaller -n",
                  (unsigned long long) total, (unsigned long long) s->options.n_pages * WL_KV_PAGE);
         return NULL;
     }
@@ -212,7 +213,7 @@ static void free_draft (draft *d)
 
 static bool open_draft (draft *d, size_t max_entries, size_t max_rows, size_t max_picks, wl_error *err)
 {
-    *d = (draft) {0};
+    *d = (draft){0};
     woolly__step__init (&d->message);
     d->spans = wl_new (max_entries, sizeof *d->spans, err);
     d->span_places = wl_new (max_entries, sizeof *d->span_places, err);
@@ -255,7 +256,7 @@ static void add_entry (draft *d, wl_request *r, size_t n)
     span->n_pages = wl_scheduler_pages (r->n_sent + n);
     d->span_places[d->n_entries] = span;
     entry *e = &d->entries[d->n_entries++];
-    *e = (entry) {.request = r, .first_position = r->n_sent, .n_rows = n, .draws = draws};
+    *e = (entry){.request = r, .first_position = r->n_sent, .n_rows = n, .draws = draws};
     for (size_t i = 0; i < n; i++) {
         bool last = i + 1 == n, raw = r->options.raw_logits && r->n_sent + i < r->options.n_prompt;
         d->tokens[d->n_rows + i] = r->tokens[r->n_sent + i];
@@ -359,7 +360,8 @@ static bool settle_entry (wl_scheduler *s, const entry *e, returned *back, wl_er
     const Woolly__Sample *sample = NULL;
     if (e->draws) {
         if (back->next_sample == back->message->n_samples)
-            return wl_fail (err, WL_ERROR_CLUSTER, "the last stage sent too few samples: are all workers of this version?");
+            return wl_fail (err, WL_ERROR_CLUSTER,
+                            "the last stage sent too few samples: are all workers of this version?");
         sample = back->message->samples[back->next_sample++];
     }
     if (!r)
@@ -386,7 +388,8 @@ static bool deliver_logits (const flight *f, returned *back, wl_error *err)
         const entry *e = &f->entries[i];
         for (size_t row = 0; row < e->n_raw; row++) {
             if (back->n_raw == 0)
-                return wl_fail (err, WL_ERROR_CLUSTER, "the last stage sent too few rows of logits: are all workers of this version?");
+                return wl_fail (err, WL_ERROR_CLUSTER,
+                                "the last stage sent too few rows of logits: are all workers of this version?");
             if (e->request)
                 e->request->options.on_logits (e->request->options.context, e->first_position + row, back->raw);
             back->raw += back->n_vocab;
@@ -406,7 +409,8 @@ static bool settle (wl_scheduler *s, const wl_packet *packet, wl_error *err)
     if (!s->flights)
         s->flights_end = &s->flights;
     s->n_flights--;
-    returned back = {.message = message, .raw = (const float *) (const void *) packet->payload, .n_raw = message->n_raw_rows};
+    returned back = {
+        .message = message, .raw = (const float *) (const void *) packet->payload, .n_raw = message->n_raw_rows};
     if (back.n_raw)
         back.n_vocab = packet->payload_bytes / sizeof (float) / back.n_raw;
     bool ok = deliver_logits (f, &back, err);

@@ -23,7 +23,7 @@ typedef struct wl_request_options {
     size_t n_prompt;       /* at least 1 */
     size_t max_tokens;     /* 0: nothing is generated (score) */
     wl_sampling sampling;
-    bool raw_logits;       /* every prompt position's logits go to on_logits */
+    bool raw_logits; /* every prompt position's logits go to on_logits */
 
     void *context;
     /* A token came; return false to end the request after it. */

@@ -65,7 +65,7 @@ static bool show_start (void *context, const char *line)
 
 bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants_tokenizer, wl_error *err)
 {
-    *opened = (wl_opened_model) {0};
+    *opened = (wl_opened_model){0};
     if (!path)
         return wl_fail (err, WL_ERROR_USAGE, "which model? Name a GGUF file with -m MODEL");
     opened->gguf = wl_gguf_open (path, err);
@@ -74,7 +74,8 @@ bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants
     if (opened->model && wants_tokenizer)
         opened->tokenizer = wl_tokenizer_new (opened->gguf, err);
     if (opened->model && opened->tokenizer && wl_tokenizer_n_tokens (opened->tokenizer) > opened->model->n_vocab)
-        wl_fail (err, WL_ERROR_INPUT, "%s: the tokenizer has %zu tokens and the embedding only %u rows: the file is damaged", path,
+        wl_fail (err, WL_ERROR_INPUT,
+                 "%s: the tokenizer has %zu tokens and the embedding only %u rows: the file is damaged", path,
                  wl_tokenizer_n_tokens (opened->tokenizer), opened->model->n_vocab);
     if (err->code == WL_OK)
         return true;
@@ -94,15 +95,17 @@ void wl_opened_model_close (wl_opened_model *opened)
 bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
                       uint32_t max_logit_rows, wl_error *err)
 {
-    *s = (wl_session) {0};
+    *s = (wl_session){0};
     uint64_t positions = options->context ? options->context : context;
     uint32_t trained = opened->model->context_length;
     if (options->context > trained)
-        return wl_fail (err, WL_ERROR_USAGE, "--ctx %u is more than the %u positions this model was trained for: choose at most %u",
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "--ctx %u is more than the %u positions this model was trained for: choose at most %u",
                         options->context, trained, trained);
     double start = wl_now_s ();
-    wl_scheduler_options scheduling = {
-        .n_pages = wl_scheduler_pages (positions), .max_rows = wl_scheduler_default_rows (), .max_logit_rows = max_logit_rows};
+    wl_scheduler_options scheduling = {.n_pages = wl_scheduler_pages (positions),
+                                       .max_rows = wl_scheduler_default_rows (),
+                                       .max_logit_rows = max_logit_rows};
     wl_cluster_need need = {opened->gguf, opened->model, scheduling.n_pages, scheduling.max_rows, max_logit_rows};
     wl_interrupt_watch (NULL);
     s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
@@ -148,11 +151,11 @@ json_t *wl_session_stages (wl_session *s)
         wl_cluster_stage stage;
         wl_cluster_stage_info (s->cluster, i, &stage);
         double busy = elapsed_ns > 0 ? (double) (stage.busy_ns - s->busy_before[i]) / elapsed_ns : 0;
-        json_array_append_new (stages, json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name, "layers",
-                                                  (int) stage.first_layer, (int) stage.last_layer, "weight_bytes",
-                                                  (json_int_t) stage.weight_bytes, "rss_bytes", (json_int_t) stage.rss_bytes,
-                                                  "busy_fraction", busy > 1 ? 1.0 : busy, "threads", (int) stage.n_threads, "isa",
-                                                  stage.isa));
+        json_array_append_new (stages, json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name,
+                                                  "layers", (int) stage.first_layer, (int) stage.last_layer,
+                                                  "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
+                                                  (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy,
+                                                  "threads", (int) stage.n_threads, "isa", stage.isa));
     }
     return stages;
 }

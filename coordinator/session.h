@@ -32,8 +32,8 @@ typedef struct wl_session {
 
 /* Starts the cluster for requests of at most `context` positions together (--ctx overrides) and steps with at most `max_logit_rows` rows of logits. WL_ERROR_USAGE
  * when the context is more than the model was trained for, with the figures. */
-bool wl_session_open (wl_session *session, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
-                      uint32_t max_logit_rows, wl_error *err);
+bool wl_session_open (wl_session *session, const wl_opened_model *opened, const wl_cluster_options *options,
+                      uint64_t context, uint32_t max_logit_rows, wl_error *err);
 void wl_session_close (wl_session *session);
 
 /* Marks the start of work, for busy_fraction. */

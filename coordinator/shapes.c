@@ -40,9 +40,9 @@ static const struct {
     const char *name;
     wl_type usual, better, head;
 } file_types[] = {
-    {"F16", WL_TYPE_F16, WL_TYPE_F16, WL_TYPE_F16},     {"BF16", WL_TYPE_BF16, WL_TYPE_BF16, WL_TYPE_BF16},
-    {"Q8_0", WL_TYPE_Q8_0, WL_TYPE_Q8_0, WL_TYPE_Q8_0}, {"Q4_0", WL_TYPE_Q4_0, WL_TYPE_Q4_0, WL_TYPE_Q6_K},
-    {"Q4_1", WL_TYPE_Q4_1, WL_TYPE_Q4_1, WL_TYPE_Q6_K}, {"Q4_K_S", WL_TYPE_Q4_K, WL_TYPE_Q4_K, WL_TYPE_Q6_K},
+    {"F16", WL_TYPE_F16, WL_TYPE_F16, WL_TYPE_F16},       {"BF16", WL_TYPE_BF16, WL_TYPE_BF16, WL_TYPE_BF16},
+    {"Q8_0", WL_TYPE_Q8_0, WL_TYPE_Q8_0, WL_TYPE_Q8_0},   {"Q4_0", WL_TYPE_Q4_0, WL_TYPE_Q4_0, WL_TYPE_Q6_K},
+    {"Q4_1", WL_TYPE_Q4_1, WL_TYPE_Q4_1, WL_TYPE_Q6_K},   {"Q4_K_S", WL_TYPE_Q4_K, WL_TYPE_Q4_K, WL_TYPE_Q6_K},
     {"Q4_K_M", WL_TYPE_Q4_K, WL_TYPE_Q6_K, WL_TYPE_Q6_K}, {"Q5_K_M", WL_TYPE_Q5_K, WL_TYPE_Q6_K, WL_TYPE_Q6_K},
     {"Q6_K", WL_TYPE_Q6_K, WL_TYPE_Q6_K, WL_TYPE_Q6_K},
 };
@@ -50,7 +50,8 @@ enum { N_TYPES = sizeof file_types / sizeof file_types[0] };
 
 const char *wl_shape_names (void)
 {
-    return "granite-3.3-8b, granite-3.3-2b, llama-3.1-8b, llama-3.3-70b, llama-3.1-405b, qwen2.5-1.5b, qwen3-8b, smollm2-135m";
+    return "granite-3.3-8b, granite-3.3-2b, llama-3.1-8b, llama-3.3-70b, llama-3.1-405b, qwen2.5-1.5b, qwen3-8b, "
+           "smollm2-135m";
 }
 
 const char *wl_shape_types (void)
@@ -64,7 +65,7 @@ typedef struct writer {
     wl_buffer pairs, tensors;
     uint64_t n_pairs, n_tensors;
     uint64_t data_bytes; /* of the tensors so far, aligned */
-    wl_buffer ones;      /* offsets of the norm vectors, as (offset, elements) pairs of uint64: they are filled with 1 */
+    wl_buffer ones; /* offsets of the norm vectors, as (offset, elements) pairs of uint64: they are filled with 1 */
     wl_error *err;
     bool failed;
 } writer;
@@ -225,7 +226,8 @@ static bool write_file (writer *w, const char *path)
         goto done;
     uint64_t start = (header.length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     file = open (path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool written = file >= 0 && ftruncate (file, (off_t) (start + w->data_bytes)) == 0 && write_all (file, header.data, header.length, 0);
+    bool written = file >= 0 && ftruncate (file, (off_t) (start + w->data_bytes)) == 0 &&
+                   write_all (file, header.data, header.length, 0);
     const uint64_t *vectors = (const uint64_t *) (const void *) w->ones.data;
     for (size_t i = 0; written && i < w->ones.length / sizeof *vectors; i += 2) {
         free (ones);

@@ -27,7 +27,7 @@ bool wl_buffer_add (wl_buffer *b, const char *bytes, size_t length, wl_error *er
 
 bool wl_stop_filter_init (wl_stop_filter *f, const wl_option_list *stops, wl_error *err)
 {
-    *f = (wl_stop_filter) {.stops = *stops};
+    *f = (wl_stop_filter){.stops = *stops};
     for (size_t i = 0; i < stops->count; i++)
         if (!stops->values[i][0])
             return wl_fail (err, WL_ERROR_USAGE, "an empty --stop would stop at once: leave it out");
@@ -37,7 +37,7 @@ bool wl_stop_filter_init (wl_stop_filter *f, const wl_option_list *stops, wl_err
 void wl_stop_filter_free (wl_stop_filter *f)
 {
     free (f->text.data);
-    f->text = (wl_buffer) {0};
+    f->text = (wl_buffer){0};
 }
 
 /* Where the earliest stop string begins in `text`, or `length`. */
@@ -68,7 +68,7 @@ static size_t open_end (const wl_stop_filter *f, const char *text, size_t length
 
 bool wl_stop_filter_add (wl_stop_filter *f, wl_text text, bool last, wl_text *out, wl_error *err)
 {
-    *out = (wl_text) {"", 0};
+    *out = (wl_text){"", 0};
     if (f->stopped)
         return true;
     if (f->stops.count == 0) {
@@ -85,7 +85,7 @@ bool wl_stop_filter_add (wl_stop_filter *f, wl_text text, bool last, wl_text *ou
     size_t stop = find_stop (f, b->data, b->length);
     f->stopped = stop < b->length;
     f->n_shown = f->stopped ? stop : last ? b->length : b->length - open_end (f, b->data, b->length);
-    *out = (wl_text) {b->data, f->n_shown};
+    *out = (wl_text){b->data, f->n_shown};
     return true;
 }
 

@@ -20,7 +20,7 @@ bool wl_buffer_add (wl_buffer *buffer, const char *bytes, size_t length, wl_erro
 /* Finds stop strings over the boundaries of tokens. Text that may still become one is held back. */
 typedef struct wl_stop_filter {
     wl_option_list stops; /* borrowed strings */
-    wl_buffer text; /* [n_shown by the last call][held back] */
+    wl_buffer text;       /* [n_shown by the last call][held back] */
     size_t n_shown;
     bool stopped;
 } wl_stop_filter;

@@ -21,7 +21,8 @@ static void norm_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t th
     if (layer_index > 0)
         add_residual (s, row, s->layers[layer_index - 1].vectors[WL_ROLE_FFN_POST_NORM]);
     float *h = s->h + row * s->h_stride;
-    s->options.kernels->rms_norm (h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_ATTN_NORM], m->d_model, m->norm_eps);
+    s->options.kernels->rms_norm (h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_ATTN_NORM], m->d_model,
+                                  m->norm_eps);
     represent_row (s, row, h, m->d_model, kinds_wanted (qkv_of (l, qkv), 3));
 }
 
@@ -35,7 +36,8 @@ static void finish_head (const wl_stage *s, uint32_t layer_index, uint32_t row, 
 {
     const wl_model *m = s->model;
     const wl_kernels *kernels = s->options.kernels;
-    const float *angles = s->rope[m->layers[s->options.first_layer + layer_index].local_rope] + (size_t) row * m->rope_dims;
+    const float *angles =
+        s->rope[m->layers[s->options.first_layer + layer_index].local_rope] + (size_t) row * m->rope_dims;
     size_t n_pairs = m->rope_dims / 2;
     if (norm)
         kernels->rms_norm (head, head, norm, m->head_dim, m->norm_eps);
@@ -94,8 +96,10 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
     uint32_t head = (uint32_t) (chunk % m->n_kv_heads);
     const wl_span *span = &s->batch->spans[tile->span];
     uint32_t window = m->layers[s->options.first_layer + job->layer_index].window;
-    uint32_t *first = s->visible + thread * 2 * s->tile_rows * s->group, *last = first + (size_t) s->tile_rows * s->group;
-    const uint16_t **k_pages = s->page_places + thread * 2 * s->options.n_pages, **v_pages = k_pages + s->options.n_pages;
+    uint32_t *first = s->visible + thread * 2 * s->tile_rows * s->group,
+             *last = first + (size_t) s->tile_rows * s->group;
+    const uint16_t **k_pages = s->page_places + thread * 2 * s->options.n_pages,
+                   **v_pages = k_pages + s->options.n_pages;
     size_t n = 0;
     for (uint32_t row = tile->first_row; row < tile->first_row + tile->n_rows; row++) {
         uint32_t position = s->places[row].position;
@@ -109,7 +113,7 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
         v_pages[page] = wl_kv_v_page (&s->kv, span->pages[page], job->layer_index, head);
     }
     size_t offset = ((size_t) head * s->batch->n_rows + tile->first_row) * s->group * m->head_dim;
-    s->options.kernels->attention (&(wl_attention) {
+    s->options.kernels->attention (&(wl_attention){
         .n_rows = n,
         .head_dim = m->head_dim,
         .q = s->q_heads + offset,

@@ -9,7 +9,8 @@ static void norm_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t th
     const wl_matrix *inputs[2] = {&l->gate, &l->up};
     add_residual (s, row, l->vectors[WL_ROLE_ATTN_POST_NORM]);
     float *h = s->h + row * s->h_stride;
-    s->options.kernels->rms_norm (h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_FFN_NORM], m->d_model, m->norm_eps);
+    s->options.kernels->rms_norm (h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_FFN_NORM], m->d_model,
+                                  m->norm_eps);
     represent_row (s, row, h, m->d_model, kinds_wanted (inputs, 2));
 }
 

@@ -51,30 +51,30 @@ uint32_t wl_type_block_elements (uint32_t type);
 uint32_t wl_type_block_bytes (uint32_t type);
 
 typedef struct wl_tensor {
-    const char *name;   /* NUL-terminated, owned by the wl_gguf */
-    uint32_t type;      /* a wl_type; may be one Woolly cannot compute with */
-    uint32_t n_dims;    /* 1 to 4 */
-    uint64_t dims[4];   /* dims[0] = columns (inner, contiguous), dims[1] = rows, …; unused ones are 1 */
-    uint64_t bytes;     /* of the data */
-    uint64_t offset;    /* of the data, from the start of its file */
-    uint32_t part;      /* index of the file of a split model, 0 otherwise */
-    const void *data;   /* mapped; `bytes` long; NULL after wl_gguf_open_header */
+    const char *name; /* NUL-terminated, owned by the wl_gguf */
+    uint32_t type;    /* a wl_type; may be one Woolly cannot compute with */
+    uint32_t n_dims;  /* 1 to 4 */
+    uint64_t dims[4]; /* dims[0] = columns (inner, contiguous), dims[1] = rows, …; unused ones are 1 */
+    uint64_t bytes;   /* of the data */
+    uint64_t offset;  /* of the data, from the start of its file */
+    uint32_t part;    /* index of the file of a split model, 0 otherwise */
+    const void *data; /* mapped; `bytes` long; NULL after wl_gguf_open_header */
 } wl_tensor;
 
 typedef enum wl_value_type { /* GGUF's numbers */
-    WL_VALUE_UINT8 = 0,
-    WL_VALUE_INT8 = 1,
-    WL_VALUE_UINT16 = 2,
-    WL_VALUE_INT16 = 3,
-    WL_VALUE_UINT32 = 4,
-    WL_VALUE_INT32 = 5,
-    WL_VALUE_FLOAT32 = 6,
-    WL_VALUE_BOOL = 7,
-    WL_VALUE_STRING = 8,
-    WL_VALUE_ARRAY = 9,
-    WL_VALUE_UINT64 = 10,
-    WL_VALUE_INT64 = 11,
-    WL_VALUE_FLOAT64 = 12,
+                             WL_VALUE_UINT8 = 0,
+                             WL_VALUE_INT8 = 1,
+                             WL_VALUE_UINT16 = 2,
+                             WL_VALUE_INT16 = 3,
+                             WL_VALUE_UINT32 = 4,
+                             WL_VALUE_INT32 = 5,
+                             WL_VALUE_FLOAT32 = 6,
+                             WL_VALUE_BOOL = 7,
+                             WL_VALUE_STRING = 8,
+                             WL_VALUE_ARRAY = 9,
+                             WL_VALUE_UINT64 = 10,
+                             WL_VALUE_INT64 = 11,
+                             WL_VALUE_FLOAT64 = 12,
 } wl_value_type;
 
 typedef struct wl_text { /* bytes in the mapping: not NUL-terminated */

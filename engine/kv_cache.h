@@ -22,7 +22,8 @@ typedef struct wl_kv_cache {
 /* f16 bytes of one page over all layers. */
 uint64_t wl_kv_page_bytes (uint32_t n_layers, uint32_t n_heads, uint32_t head_dim);
 
-bool wl_kv_cache_open (wl_kv_cache *cache, uint32_t n_pages, uint32_t n_layers, uint32_t n_heads, uint32_t head_dim, wl_error *err);
+bool wl_kv_cache_open (wl_kv_cache *cache, uint32_t n_pages, uint32_t n_layers, uint32_t n_heads, uint32_t head_dim,
+                       wl_error *err);
 void wl_kv_cache_close (wl_kv_cache *cache);
 
 /* Start of the K page (V page right behind it, WL_KV_PAGE * head_dim elements on). */
@@ -38,7 +39,7 @@ static inline uint16_t *wl_kv_v_page (const wl_kv_cache *cache, uint32_t page, u
 }
 
 /* Stores elements [from, from + n) of one head of one position; `position` counts within the page. */
-void wl_kv_store (const wl_kv_cache *cache, uint32_t page, uint32_t layer, uint32_t head, uint32_t position, size_t from, size_t n,
-                  const uint16_t *k, const uint16_t *v);
+void wl_kv_store (const wl_kv_cache *cache, uint32_t page, uint32_t layer, uint32_t head, uint32_t position,
+                  size_t from, size_t n, const uint16_t *k, const uint16_t *v);
 
 #endif

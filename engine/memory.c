@@ -91,8 +91,8 @@ void *wl_map_pages (size_t bytes, wl_error *err)
 {
     if (bytes == 0)
         bytes = 1;
-    void *memory = test_says_fail () ? MAP_FAILED
-                                     : mmap (NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        test_says_fail () ? MAP_FAILED : mmap (NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return or_fail (NULL, bytes, err);
 #ifdef MADV_HUGEPAGE

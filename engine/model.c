@@ -42,9 +42,9 @@ static const struct {
 /* -- the table --------------------------------------------------------------------------------------------------------------- */
 
 #define BIT(role) (1u << WL_ROLE_##role)
-#define LLAMA_TENSORS \
-    (BIT (ATTN_NORM) | BIT (ATTN_Q) | BIT (ATTN_K) | BIT (ATTN_V) | BIT (ATTN_OUTPUT) | BIT (FFN_NORM) | BIT (FFN_GATE) | \
-     BIT (FFN_UP) | BIT (FFN_DOWN))
+#define LLAMA_TENSORS                                                                                    \
+    (BIT (ATTN_NORM) | BIT (ATTN_Q) | BIT (ATTN_K) | BIT (ATTN_V) | BIT (ATTN_OUTPUT) | BIT (FFN_NORM) | \
+     BIT (FFN_GATE) | BIT (FFN_UP) | BIT (FFN_DOWN))
 #define QKV_BIASES (BIT (ATTN_Q_BIAS) | BIT (ATTN_K_BIAS) | BIT (ATTN_V_BIAS))
 #define QK_NORMS (BIT (ATTN_Q_NORM) | BIT (ATTN_K_NORM))
 #define POST_NORMS (BIT (ATTN_POST_NORM) | BIT (FFN_POST_NORM))
@@ -54,15 +54,20 @@ typedef struct architecture {
     uint32_t required, optional; /* bits of roles */
     wl_rope_kind rope_kind;
     wl_activation_fn activation;
-    bool scales;              /* embedding_scale, residual_scale, attention.scale and logit_scale keys apply (Granite) */
-    bool embedding_root;      /* the embedding is multiplied by sqrt (d_model) */
-    uint32_t global_every;    /* of so many layers the last attends to everything, the others through the sliding window; 0: all do */
-    float local_rope_base;    /* of the windowed layers, where the file does not say */
+    bool scales;         /* embedding_scale, residual_scale, attention.scale and logit_scale keys apply (Granite) */
+    bool embedding_root; /* the embedding is multiplied by sqrt (d_model) */
+    uint32_t
+        global_every; /* of so many layers the last attends to everything, the others through the sliding window; 0: all do */
+    float local_rope_base; /* of the windowed layers, where the file does not say */
 } architecture;
 
 static const architecture architectures[] = {
     {.name = "llama", .required = LLAMA_TENSORS, .optional = QKV_BIASES, .rope_kind = WL_ROPE_ADJACENT},
-    {.name = "granite", .required = LLAMA_TENSORS, .optional = QKV_BIASES, .rope_kind = WL_ROPE_ADJACENT, .scales = true},
+    {.name = "granite",
+     .required = LLAMA_TENSORS,
+     .optional = QKV_BIASES,
+     .rope_kind = WL_ROPE_ADJACENT,
+     .scales = true},
     {.name = "qwen2", .required = LLAMA_TENSORS | QKV_BIASES, .rope_kind = WL_ROPE_HALVES},
     {.name = "qwen3", .required = LLAMA_TENSORS | QK_NORMS, .rope_kind = WL_ROPE_HALVES},
     {.name = "gemma3",
@@ -101,7 +106,8 @@ static bool read_u32 (const reader *r, const char *suffix, bool required, uint32
     char key[128];
     bool found = wl_gguf_u32 (r->gguf, key_of (r, suffix, key), out);
     if (!found && required)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model", r->path, key);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model", r->path,
+                        key);
     if (*out < low || *out > high)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s is %u, expected %u to %u", r->path, key, *out, low, high);
     return true;
@@ -112,7 +118,8 @@ static bool read_f32 (const reader *r, const char *suffix, bool required, float 
     char key[128];
     bool found = wl_gguf_f32 (r->gguf, key_of (r, suffix, key), out);
     if (!found && required)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model", r->path, key);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model", r->path,
+                        key);
     if (!isfinite (*out))
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s is not a finite number", r->path, key);
     return true;
@@ -140,7 +147,7 @@ static void read_name (reader *r)
     wl_text text;
     wl_model *m = r->model;
     if (!wl_gguf_text (r->gguf, "general.name", &text) || text.length == 0)
-        text = (wl_text) {m->architecture, strlen (m->architecture)};
+        text = (wl_text){m->architecture, strlen (m->architecture)};
     size_t length = text.length < sizeof m->name - 1 ? text.length : sizeof m->name - 1;
     memcpy (m->name, text.data, length);
     for (size_t i = 0; i < length; i++)
@@ -215,7 +222,7 @@ static bool read_layers (reader *r)
         return false;
     for (uint32_t i = 0; i < m->n_layers; i++)
         if ((i + 1) % r->row->global_every != 0)
-            m->layers[i] = (wl_layer_plan) {.window = window, .local_rope = true};
+            m->layers[i] = (wl_layer_plan){.window = window, .local_rope = true};
     return true;
 }
 
@@ -241,8 +248,8 @@ static bool read_hyperparameters (reader *r)
     if (!read_u32 (r, "attention.head_count_kv", false, 1, m->n_heads, &m->n_kv_heads))
         return false;
     if (m->n_heads % m->n_kv_heads != 0)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: %u attention heads do not divide over %u KV heads", r->path, m->n_heads,
-                        m->n_kv_heads);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: %u attention heads do not divide over %u KV heads", r->path,
+                        m->n_heads, m->n_kv_heads);
     m->head_dim = m->d_model / m->n_heads;
     m->context_length = 4096;
     if (!read_u32 (r, "attention.key_length", false, 2, 65536, &m->head_dim))
@@ -252,21 +259,22 @@ static bool read_hyperparameters (reader *r)
         !read_u32 (r, "context_length", false, 1, 1u << 30, &m->context_length))
         return false;
     if (value_length != m->head_dim)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: values of %u elements beside keys of %u: not supported", r->path, value_length,
-                        m->head_dim);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: values of %u elements beside keys of %u: not supported", r->path,
+                        value_length, m->head_dim);
     m->rope_dims = m->head_dim;
     if (!read_u32 (r, "rope.dimension_count", false, 2, m->head_dim, &m->rope_dims))
         return false;
     if (m->head_dim % 8 != 0 || m->rope_dims % 2 != 0)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: heads of %u elements, %u of them rotated: multiples of 8 and 2 are supported",
-                        r->path, m->head_dim, m->rope_dims);
+        return wl_fail (r->err, WL_ERROR_INPUT,
+                        "%s: heads of %u elements, %u of them rotated: multiples of 8 and 2 are supported", r->path,
+                        m->head_dim, m->rope_dims);
     m->rope_base = 10000.0f;
     if (!read_f32 (r, "rope.freq_base", false, &m->rope_base) ||
         !read_f32 (r, "attention.layer_norm_rms_epsilon", true, &m->norm_eps))
         return false;
     if (m->rope_base <= 0 || m->norm_eps < 0)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: rope.freq_base %g or norm epsilon %g is out of range", r->path, m->rope_base,
-                        m->norm_eps);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: rope.freq_base %g or norm epsilon %g is out of range", r->path,
+                        m->rope_base, m->norm_eps);
     return read_rope_scaling (r) && read_scales (r) && read_layers (r);
 }
 
@@ -295,26 +303,28 @@ static uint64_t side_length (const wl_model *m, side s)
 static bool check_tensor (const reader *r, const wl_tensor *t, uint64_t rows, uint64_t columns)
 {
     if (t->dims[0] != columns || t->dims[1] != rows || t->dims[2] != 1 || t->dims[3] != 1)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is %llu x %llu, expected %llu x %llu by the metadata", r->path, t->name,
-                        (unsigned long long) t->dims[0], (unsigned long long) t->dims[1], (unsigned long long) columns,
-                        (unsigned long long) rows);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is %llu x %llu, expected %llu x %llu by the metadata",
+                        r->path, t->name, (unsigned long long) t->dims[0], (unsigned long long) t->dims[1],
+                        (unsigned long long) columns, (unsigned long long) rows);
     const wl_format *format = wl_format_find (t->type);
     if (!format) {
         const char *name = wl_type_name (t->type);
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s has type %s (%u), which Woolly cannot compute with", r->path, t->name,
-                        name ? name : "unknown", t->type);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s has type %s (%u), which Woolly cannot compute with",
+                        r->path, t->name, name ? name : "unknown", t->type);
     }
     if (columns % format->block_elements != 0)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s has %llu columns, not a multiple of %u as %s needs", r->path, t->name,
-                        (unsigned long long) columns, format->block_elements, wl_type_name (t->type));
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s has %llu columns, not a multiple of %u as %s needs",
+                        r->path, t->name, (unsigned long long) columns, format->block_elements, wl_type_name (t->type));
     return true;
 }
 
-static bool find_global (reader *r, const char *name, bool required, uint64_t rows, uint64_t columns, const wl_tensor **out)
+static bool find_global (reader *r, const char *name, bool required, uint64_t rows, uint64_t columns,
+                         const wl_tensor **out)
 {
     *out = wl_gguf_find_tensor (r->gguf, name);
     if (!*out)
-        return required ? wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is missing: the file is not a complete model", r->path, name)
+        return required ? wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is missing: the file is not a complete model",
+                                   r->path, name)
                         : true;
     return check_tensor (r, *out, rows, columns);
 }
@@ -322,7 +332,8 @@ static bool find_global (reader *r, const char *name, bool required, uint64_t ro
 /* Every tensor of the file must have a place in the row: one that is left out would make wrong answers. */
 static bool place_tensor (reader *r, const wl_tensor *t)
 {
-    static const char *const globals[] = {"token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"};
+    static const char *const globals[] = {"token_embd.weight", "output_norm.weight", "output.weight",
+                                          "rope_freqs.weight"};
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
         if (strcmp (t->name, globals[i]) == 0)
             return true;
@@ -333,12 +344,14 @@ static bool place_tensor (reader *r, const wl_tensor *t)
         for (unsigned role = 0; role < WL_N_ROLES; role++)
             if (((r->row->required | r->row->optional) >> role & 1) && strcmp (suffix, roles[role].suffix) == 0) {
                 r->model->tensors[layer][role] = t;
-                return check_tensor (r, t, side_length (r->model, roles[role].rows), side_length (r->model, roles[role].columns));
+                return check_tensor (r, t, side_length (r->model, roles[role].rows),
+                                     side_length (r->model, roles[role].columns));
             }
         if (strcmp (suffix, "attn_rot_embd.weight") == 0 || strcmp (suffix, "attn.rot_embd.weight") == 0)
             return true; /* precomputed RoPE tables of old files: we compute our own */
     }
-    return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s has no place in architecture %s: answers would be wrong without it", r->path,
+    return wl_fail (r->err, WL_ERROR_INPUT,
+                    "%s: tensor %s has no place in architecture %s: answers would be wrong without it", r->path,
                     t->name, r->model->architecture);
 }
 
@@ -348,9 +361,11 @@ static bool find_tensors (reader *r)
     const wl_tensor *embedding = wl_gguf_find_tensor (r->gguf, "token_embd.weight");
     if (!embedding)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor token_embd.weight is missing: %s", r->path,
-                        wl_gguf_n_tensors (r->gguf) ? "the file is not a complete model" : "the file holds a vocabulary only");
+                        wl_gguf_n_tensors (r->gguf) ? "the file is not a complete model"
+                                                    : "the file holds a vocabulary only");
     if (embedding->dims[1] == 0 || embedding->dims[1] > INT32_MAX)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: token_embd.weight has %llu rows", r->path, (unsigned long long) embedding->dims[1]);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: token_embd.weight has %llu rows", r->path,
+                        (unsigned long long) embedding->dims[1]);
     m->n_vocab = (uint32_t) embedding->dims[1];
     if (!find_global (r, "token_embd.weight", true, m->n_vocab, m->d_model, &m->token_embedding) ||
         !find_global (r, "output_norm.weight", true, 1, m->d_model, &m->output_norm) ||
@@ -368,8 +383,9 @@ static bool find_tensors (reader *r)
     for (uint32_t layer = 0; layer < m->n_layers; layer++)
         for (unsigned role = 0; role < WL_N_ROLES; role++)
             if ((r->row->required >> role & 1) && !m->tensors[layer][role])
-                return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor blk.%u.%s is missing: the file is not a complete model", r->path,
-                                layer, roles[role].suffix);
+                return wl_fail (r->err, WL_ERROR_INPUT,
+                                "%s: tensor blk.%u.%s is missing: the file is not a complete model", r->path, layer,
+                                roles[role].suffix);
     return true;
 }
 

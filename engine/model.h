@@ -55,8 +55,8 @@ typedef struct wl_model {
     float embedding_scale, residual_scale, attention_scale;
     float logit_scale; /* logits are multiplied by it */
     const wl_tensor *token_embedding, *output_norm;
-    const wl_tensor *output;       /* the head's matrix; token_embedding when tied */
-    const wl_tensor *rope_factors; /* per-pair divisors of the frequencies; NULL: none */
+    const wl_tensor *output;                 /* the head's matrix; token_embedding when tied */
+    const wl_tensor *rope_factors;           /* per-pair divisors of the frequencies; NULL: none */
     const wl_tensor *(*tensors)[WL_N_ROLES]; /* [n_layers][role]; NULL where the layer has none */
     wl_layer_plan *layers;                   /* [n_layers] */
 } wl_model;

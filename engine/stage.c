@@ -119,7 +119,7 @@ static bool load_layer (loader *load, uint32_t index, wl_error *err)
     const struct {
         wl_matrix *matrix;
         wl_role role;
-    } matrices[] = {{&l->q, WL_ROLE_ATTN_Q},           {&l->k, WL_ROLE_ATTN_K},       {&l->v, WL_ROLE_ATTN_V},
+    } matrices[] = {{&l->q, WL_ROLE_ATTN_Q},           {&l->k, WL_ROLE_ATTN_K},      {&l->v, WL_ROLE_ATTN_V},
                     {&l->output, WL_ROLE_ATTN_OUTPUT}, {&l->gate, WL_ROLE_FFN_GATE}, {&l->up, WL_ROLE_FFN_UP},
                     {&l->down, WL_ROLE_FFN_DOWN}};
     for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++)
@@ -190,7 +190,8 @@ static bool open_rope (wl_stage *s, wl_error *err)
 
 /* -- work space --------------------------------------------------------------------------------------------------------------------------- */
 
-static bool open_quantized (wl_activations *a, size_t rows, size_t widest, size_t per_scale, size_t per_sum, wl_error *err)
+static bool open_quantized (wl_activations *a, size_t rows, size_t widest, size_t per_scale, size_t per_sum,
+                            wl_error *err)
 {
     a->q_stride = round_up (widest, ALIGNMENT);
     a->scale_stride = widest / per_scale + 1;
@@ -247,12 +248,13 @@ static bool open_work_space (wl_stage *s, wl_error *err)
     return s->places && s->tiles && s->scratch && s->attention_scratch && s->visible && s->page_places;
 }
 
-wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_stage_options *options, wl_progress_fn progress,
-                        void *progress_context, wl_error *err)
+wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_stage_options *options,
+                        wl_progress_fn progress, void *progress_context, wl_error *err)
 {
-    if (options->first_layer > options->last_layer || options->last_layer >= model->n_layers || options->max_rows == 0 ||
-        options->max_rows > 1u << 16 || options->n_pages == 0) {
-        wl_fail (err, WL_ERROR_INTERNAL, "a stage of layers %u-%u, %u rows and %u pages is not possible for a model of %u layers",
+    if (options->first_layer > options->last_layer || options->last_layer >= model->n_layers ||
+        options->max_rows == 0 || options->max_rows > 1u << 16 || options->n_pages == 0) {
+        wl_fail (err, WL_ERROR_INTERNAL,
+                 "a stage of layers %u-%u, %u rows and %u pages is not possible for a model of %u layers",
                  options->first_layer, options->last_layer, options->max_rows, options->n_pages, model->n_layers);
         return NULL;
     }
@@ -324,7 +326,8 @@ void run_rows (wl_stage *stage, row_fn fn, uint32_t layer_index, uint32_t n_rows
     uint32_t chunks = (uint32_t) wl_thread_pool_size (stage->options.pool) * 4;
     row_job job = {stage, fn, layer_index, n_rows, (n_rows + chunks - 1) / chunks};
     if (n_rows)
-        wl_thread_pool_run (stage->options.pool, (n_rows + job.rows_per_chunk - 1) / job.rows_per_chunk, row_chunk, &job);
+        wl_thread_pool_run (stage->options.pool, (n_rows + job.rows_per_chunk - 1) / job.rows_per_chunk, row_chunk,
+                            &job);
 }
 
 unsigned kinds_wanted (const wl_matrix *const *matrices, size_t n)
@@ -338,22 +341,26 @@ unsigned kinds_wanted (const wl_matrix *const *matrices, size_t n)
 void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n, unsigned wanted_kinds)
 {
     const wl_kernels *kernels = stage->options.kernels;
-    const wl_activations *a = &stage->activations.kinds[WL_ACTIVATION_Q8_16], *b = &stage->activations.kinds[WL_ACTIVATION_Q8_256];
+    const wl_activations *a = &stage->activations.kinds[WL_ACTIVATION_Q8_16],
+                         *b = &stage->activations.kinds[WL_ACTIVATION_Q8_256];
     if (wanted_kinds >> WL_ACTIVATION_Q8_16 & 1)
-        kernels->quantize_q8_16 (a->q + row * a->q_stride, a->scales + row * a->scale_stride, a->sums + row * a->sum_stride, source, n);
+        kernels->quantize_q8_16 (a->q + row * a->q_stride, a->scales + row * a->scale_stride,
+                                 a->sums + row * a->sum_stride, source, n);
     if (wanted_kinds >> WL_ACTIVATION_Q8_256 & 1)
-        kernels->quantize_q8_256 (b->q + row * b->q_stride, b->scales + row * b->scale_stride, b->sums + row * b->sum_stride, source, n);
+        kernels->quantize_q8_256 (b->q + row * b->q_stride, b->scales + row * b->scale_stride,
+                                  b->sums + row * b->sum_stride, source, n);
 }
 
-void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, size_t n_rows, const wl_product *products,
-               size_t n_products)
+void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, size_t n_rows,
+               const wl_product *products, size_t n_products)
 {
     wl_activation_set *set = &stage->activations;
     set->kinds[WL_ACTIVATION_F32].f32 = f32;
     set->kinds[WL_ACTIVATION_F32].f32_stride = f32_stride;
     for (int kind = 0; kind < 3; kind++)
         set->kinds[kind].n = n;
-    wl_multiply (stage->options.pool, stage->options.kernels, set, n_rows, products, n_products, stage->scratch, stage->scratch_stride);
+    wl_multiply (stage->options.pool, stage->options.kernels, set, n_rows, products, n_products, stage->scratch,
+                 stage->scratch_stride);
 }
 
 void add_residual (wl_stage *stage, uint32_t row, const float *post_norm)
@@ -371,24 +378,27 @@ bool wl_stage_check (const wl_stage *s, const wl_batch *b, wl_error *err)
 {
     uint64_t rows = 0;
     if (b->n_rows == 0 || b->n_rows > s->options.max_rows)
-        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows, where 1 to %u are planned", b->n_rows, s->options.max_rows);
+        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows, where 1 to %u are planned", b->n_rows,
+                        s->options.max_rows);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const wl_span *span = &b->spans[i];
         uint64_t end = (uint64_t) span->first_position + span->n_rows;
         rows += span->n_rows;
         if (span->n_rows == 0 || span->n_pages > s->options.n_pages || end > (uint64_t) span->n_pages * WL_KV_PAGE)
-            return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: positions %u to %llu do not fit its %u pages", i,
-                            span->first_position, (unsigned long long) end, span->n_pages);
+            return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: positions %u to %llu do not fit its %u pages",
+                            i, span->first_position, (unsigned long long) end, span->n_pages);
         for (uint32_t page = 0; page < span->n_pages; page++)
             if (span->pages[page] >= s->options.n_pages)
-                return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: page %u, where %u are planned", i, span->pages[page],
-                                s->options.n_pages);
+                return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: page %u, where %u are planned", i,
+                                span->pages[page], s->options.n_pages);
     }
     if (rows != b->n_rows)
-        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with spans of %llu", b->n_rows, (unsigned long long) rows);
+        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with spans of %llu", b->n_rows,
+                        (unsigned long long) rows);
     for (uint32_t row = 0; s->embeds && row < b->n_rows; row++)
         if (b->tokens[row] < 0 || (uint32_t) b->tokens[row] >= s->model->n_vocab)
-            return wl_fail (err, WL_ERROR_INPUT, "token %d, where the vocabulary has %u", b->tokens[row], s->model->n_vocab);
+            return wl_fail (err, WL_ERROR_INPUT, "token %d, where the vocabulary has %u", b->tokens[row],
+                            s->model->n_vocab);
     for (uint32_t i = 0; s->heads && i < b->n_logit_rows; i++)
         if (b->logit_rows[i] >= b->n_rows || (i && b->logit_rows[i] <= b->logit_rows[i - 1]))
             return wl_fail (err, WL_ERROR_INTERNAL, "logits of row %u of a step are out of order or out of its %u rows",
@@ -404,10 +414,10 @@ static void place_rows (wl_stage *s)
         const wl_span *span = &s->batch->spans[i];
         for (uint32_t from = 0; from < span->n_rows; from += s->tile_rows) {
             uint32_t n = span->n_rows - from < s->tile_rows ? span->n_rows - from : s->tile_rows;
-            s->tiles[s->n_tiles++] = (attention_tile) {i, row + from, n};
+            s->tiles[s->n_tiles++] = (attention_tile){i, row + from, n};
         }
         for (uint32_t j = 0; j < span->n_rows; j++)
-            s->places[row++] = (row_place) {i, span->first_position + j};
+            s->places[row++] = (row_place){i, span->first_position + j};
     }
 }
 
@@ -421,7 +431,8 @@ static void begin_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
     if (s->embeds) {
         const wl_tensor *t = m->token_embedding;
         const uint8_t *data = t->data;
-        wl_format_find (t->type)->dequantize (x, data + (size_t) s->batch->tokens[row] * (t->bytes / t->dims[1]), m->d_model);
+        wl_format_find (t->type)->dequantize (x, data + (size_t) s->batch->tokens[row] * (t->bytes / t->dims[1]),
+                                              m->d_model);
         if (m->embedding_scale != 1.0f)
             for (uint32_t i = 0; i < m->d_model; i++)
                 x[i] *= m->embedding_scale;
@@ -456,7 +467,8 @@ static void norm_logit_row (wl_stage *s, uint32_t layer_index, uint32_t i, size_
     const wl_model *m = s->model;
     const wl_matrix *head = &s->head;
     float *h = s->h + i * s->h_stride;
-    s->options.kernels->rms_norm (h, s->x + (size_t) s->batch->logit_rows[i] * m->d_model, s->output_norm, m->d_model, m->norm_eps);
+    s->options.kernels->rms_norm (h, s->x + (size_t) s->batch->logit_rows[i] * m->d_model, s->output_norm, m->d_model,
+                                  m->norm_eps);
     represent_row (s, i, h, m->d_model, kinds_wanted (&head, 1));
 }
 

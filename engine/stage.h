@@ -35,13 +35,14 @@ typedef bool (*wl_progress_fn) (void *context, uint64_t done_bytes, uint64_t tot
 
 /* Packs the range's weights into tiles (pages of the file are dropped as they are used) and allocates KV and work space. `gguf` and `model` must
  * outlive the stage only if it embeds (rows of the embedding are read from the file). */
-wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_stage_options *options, wl_progress_fn progress,
-                        void *progress_context, wl_error *err);
+wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_stage_options *options,
+                        wl_progress_fn progress, void *progress_context, wl_error *err);
 void wl_stage_free (wl_stage **stage);
 
 /* What a stage of these options will need, before loading: weights + KV of n_pages + work space. */
 uint64_t wl_stage_memory_needed (const wl_model *model, const wl_stage_options *options);
-uint64_t wl_stage_weight_bytes (const wl_stage *stage); /* packed weights held, the embedding (mapped from the file) included */
+uint64_t
+wl_stage_weight_bytes (const wl_stage *stage); /* packed weights held, the embedding (mapped from the file) included */
 
 /* Rows of one sequence at consecutive positions. */
 typedef struct wl_span {
@@ -55,8 +56,9 @@ typedef struct wl_batch {
     uint32_t n_rows; /* sum of the spans'; <= max_rows */
     uint32_t n_spans;
     const wl_span *spans;
-    const int32_t *tokens;      /* [n_rows]; read by the first stage only */
-    const uint32_t *logit_rows; /* [n_logit_rows], ascending: rows whose logits are wanted; read by the last stage only */
+    const int32_t *tokens; /* [n_rows]; read by the first stage only */
+    const uint32_t
+        *logit_rows; /* [n_logit_rows], ascending: rows whose logits are wanted; read by the last stage only */
     uint32_t n_logit_rows;
 } wl_batch;
 

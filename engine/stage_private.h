@@ -25,15 +25,16 @@ struct wl_stage {
     const wl_gguf *gguf;
     wl_stage_options options;
     uint32_t n_layers;
-    bool embeds, heads; /* holds the first layer, the last layer */
-    stage_layer *layers;      /* [n_layers] */
+    bool embeds, heads;  /* holds the first layer, the last layer */
+    stage_layer *layers; /* [n_layers] */
     wl_matrix head;
     float *output_norm;
     uint8_t *weights;
     size_t weights_bytes; /* of the mapping */
     uint64_t held_bytes;
     wl_kv_cache kv;
-    double *frequencies[2]; /* radians a position, [rope_dims / 2]; of global and of local layers (the same pointer if equal) */
+    double *frequencies
+        [2]; /* radians a position, [rope_dims / 2]; of global and of local layers (the same pointer if equal) */
 
     /* Work space for max_rows rows. q, k, v and their rotated forms share memory with gate and up: they are never alive together. */
     float *x;      /* [rows, d_model] the residual stream */
@@ -70,8 +71,8 @@ void run_rows (wl_stage *stage, row_fn fn, uint32_t layer_index, uint32_t n_rows
  * `base` (stride `stride`). */
 void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n, unsigned wanted_kinds);
 unsigned kinds_wanted (const wl_matrix *const *matrices, size_t n);
-void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, size_t n_rows, const wl_product *products,
-               size_t n_products);
+void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, size_t n_rows,
+               const wl_product *products, size_t n_products);
 
 /* The two halves of a layer: each reads stage->x, adds its result to the residual stream through stage->y. `pending` is the vector of the post-norm,
  * or NULL, of what stands in stage->y and is not yet added to x. */

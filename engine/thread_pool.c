@@ -36,7 +36,8 @@ struct wl_thread_pool {
 
     pthread_mutex_t mutex;
     pthread_cond_t work_came, work_done;
-    _Atomic uint32_t n_asleep; /* workers at work_came; written under mutex, read by the caller after publishing (both seq_cst) */
+    _Atomic uint32_t
+        n_asleep; /* workers at work_came; written under mutex, read by the caller after publishing (both seq_cst) */
     _Atomic int caller_asleep; /* the caller at work_done; as above, the other way round */
     _Atomic int stop;
 };
@@ -46,7 +47,7 @@ static inline void relax (void)
 #if defined(__x86_64__)
     __builtin_ia32_pause ();
 #elif defined(__aarch64__)
-    __asm__ volatile ("yield");
+    __asm__ volatile("yield");
 #endif
 }
 
@@ -166,7 +167,8 @@ wl_thread_pool *wl_thread_pool_new (size_t n_threads, wl_error *err)
         pool->workers[i].pool = pool;
         pool->workers[i].index = i + 1;
         if (pthread_create (&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]) != 0) {
-            wl_fail (err, WL_ERROR_INTERNAL, "thread %zu of %zu could not be started: use fewer (--threads)", i + 2, n_threads);
+            wl_fail (err, WL_ERROR_INTERNAL, "thread %zu of %zu could not be started: use fewer (--threads)", i + 2,
+                     n_threads);
             goto failed;
         }
         pool->n_started++;

@@ -46,10 +46,11 @@ static void pack_chunk (void *context, size_t chunk, size_t thread)
     }
 }
 
-void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory, wl_thread_pool *pool)
+void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory,
+                     wl_thread_pool *pool)
 {
     const wl_format *format = wl_format_find (tensor->type);
-    *matrix = (wl_matrix) {
+    *matrix = (wl_matrix){
         .format = format,
         .tiles = memory,
         .n_tiles = tiles_of (tensor->dims[1]),
@@ -96,8 +97,9 @@ static void multiply_chunk (void *context, size_t chunk, size_t thread)
     const wl_matrix *m = p->matrix;
     size_t first = chunk * job->tiles_per_chunk;
     size_t n_tiles = m->n_tiles - first < job->tiles_per_chunk ? m->n_tiles - first : job->tiles_per_chunk;
-    job->kernels->matmul[m->format->type](p->out + first * WL_TILE_ROWS, p->stride, m->tiles + first * m->tile_bytes, n_tiles,
-                                          &job->set.kinds[m->format->activation], job->scratch + thread * job->scratch_stride);
+    job->kernels->matmul[m->format->type](p->out + first * WL_TILE_ROWS, p->stride, m->tiles + first * m->tile_bytes,
+                                          n_tiles, &job->set.kinds[m->format->activation],
+                                          job->scratch + thread * job->scratch_stride);
 }
 
 void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, size_t n_rows,

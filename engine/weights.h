@@ -25,7 +25,8 @@ typedef struct wl_matrix {
 uint64_t wl_matrix_bytes (const wl_tensor *tensor);
 
 /* Packs `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned). */
-void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory, wl_thread_pool *pool);
+void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory,
+                     wl_thread_pool *pool);
 
 /* A vector tensor as aligned f32; free with wl_free_aligned. */
 float *wl_vector_load (const wl_tensor *tensor, wl_error *err);

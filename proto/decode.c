@@ -28,17 +28,20 @@ static void give_back (void *data, void *memory)
     free (memory);
 }
 
-static ProtobufCMessage *decode (const ProtobufCMessageDescriptor *kind, const uint8_t *bytes, size_t length, wl_error *err)
+static ProtobufCMessage *decode (const ProtobufCMessageDescriptor *kind, const uint8_t *bytes, size_t length,
+                                 wl_error *err)
 {
     if (length > WL_HEADER_LIMIT) {
-        wl_fail (err, WL_ERROR_CLUSTER, "a message of %zu bytes, where at most %d are allowed", length, WL_HEADER_LIMIT);
+        wl_fail (err, WL_ERROR_CLUSTER, "a message of %zu bytes, where at most %d are allowed", length,
+                 WL_HEADER_LIMIT);
         return NULL;
     }
     size_t left = WL_HEADER_DECODED_LIMIT;
     ProtobufCAllocator allocator = {.alloc = take, .free = give_back, .allocator_data = &left};
     ProtobufCMessage *message = protobuf_c_message_unpack (kind, &allocator, length, bytes);
     if (!message)
-        wl_fail (err, WL_ERROR_CLUSTER, left ? "a message that is no %s of this protocol" : "a %s message that describes too much",
+        wl_fail (err, WL_ERROR_CLUSTER,
+                 left ? "a message that is no %s of this protocol" : "a %s message that describes too much",
                  kind->short_name);
     return message;
 }
@@ -53,7 +56,8 @@ static void free_message (void *message)
 Woolly__Control *wl_control_decode (const uint8_t *bytes, size_t length, wl_error *err)
 {
     Woolly__Control *message = (Woolly__Control *) decode (&woolly__control__descriptor, bytes, length, err);
-    if (message && (message->kind_case == WOOLLY__CONTROL__KIND__NOT_SET || !message->hello)) { /* any member of the union */
+    if (message &&
+        (message->kind_case == WOOLLY__CONTROL__KIND__NOT_SET || !message->hello)) { /* any member of the union */
         wl_fail (err, WL_ERROR_CLUSTER, "a control message of no kind that this version knows");
         wl_control_free (&message);
     }

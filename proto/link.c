@@ -103,7 +103,6 @@ static bool is_endpoint (const char *endpoint, bool may_bind)
     return may_bind || (place.port && !strchr (place.host, '*'));
 }
 
-
 static void write_endpoint (char out[ENDPOINT_BYTES], const char *host, unsigned port)
 {
     bool brackets = strchr (host, ':');
@@ -163,7 +162,8 @@ char *wl_link_address (const char *host_port, bool *is_loopback, wl_error *err)
         return is_path_ok (path) ? wl_copy_text (host_port, strlen (host_port), err) : NULL;
     }
     if (!parse_place (text ? text : host_port, &place)) {
-        wl_fail (err, WL_ERROR_USAGE, "\"%s\" is no address: expected HOST:PORT, such as 192.168.1.5:7000 or [::1]:7000", host_port);
+        wl_fail (err, WL_ERROR_USAGE,
+                 "\"%s\" is no address: expected HOST:PORT, such as 192.168.1.5:7000 or [::1]:7000", host_port);
         return NULL;
     }
     if (!place.host[0])
@@ -226,7 +226,8 @@ bool wl_link_local_host (const char *endpoint, char host[WL_HOST_BYTES], bool *i
     /* Connecting a datagram socket sends nothing: it only chooses a route. */
     probe = socket (found->ai_family, SOCK_DGRAM, 0);
     if (probe < 0 || connect (probe, found->ai_addr, found->ai_addrlen) != 0 ||
-        getsockname (probe, (struct sockaddr *) &own, &length) != 0 || !numeric_host ((struct sockaddr *) &own, length, host)) {
+        getsockname (probe, (struct sockaddr *) &own, &length) != 0 ||
+        !numeric_host ((struct sockaddr *) &own, length, host)) {
         wl_fail (err, WL_ERROR_CLUSTER, "%s: this machine has no route to it: %s", endpoint, strerror (errno));
         goto done;
     }
@@ -250,19 +251,22 @@ static bool set_option (void *socket, int option, int value)
 zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
 {
     enum { CONTROL_QUEUE = 1000, DATA_QUEUE = 8 };
-    static const int types[] = {
-        [WL_LINK_ROUTER] = ZMQ_ROUTER, [WL_LINK_DEALER] = ZMQ_DEALER, [WL_LINK_PUSH] = ZMQ_PUSH, [WL_LINK_PULL] = ZMQ_PULL};
+    static const int types[] = {[WL_LINK_ROUTER] = ZMQ_ROUTER,
+                                [WL_LINK_DEALER] = ZMQ_DEALER,
+                                [WL_LINK_PUSH] = ZMQ_PUSH,
+                                [WL_LINK_PULL] = ZMQ_PULL};
     bool is_data = kind == WL_LINK_PUSH || kind == WL_LINK_PULL;
-    int queue = is_data ? DATA_QUEUE : CONTROL_QUEUE; /* messages; beyond it a data link blocks its sender, a control link refuses */
+    int queue = is_data ? DATA_QUEUE
+                        : CONTROL_QUEUE; /* messages; beyond it a data link blocks its sender, a control link refuses */
     int64_t largest = (int64_t) largest_frame;
     zsock_t *link = zsock_new (types[kind]);
     void *socket = link ? zsock_resolve (link) : NULL;
     bool ok = socket && zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest) == 0 &&
-              set_option (socket, ZMQ_LINGER, 0) && set_option (socket, ZMQ_SNDHWM, queue) && set_option (socket, ZMQ_RCVHWM, queue) &&
-              set_option (socket, ZMQ_TCP_KEEPALIVE, 1) && set_option (socket, ZMQ_TCP_KEEPALIVE_IDLE, 10) &&
-              set_option (socket, ZMQ_TCP_KEEPALIVE_INTVL, 5) && set_option (socket, ZMQ_TCP_KEEPALIVE_CNT, 3) &&
-              set_option (socket, ZMQ_HANDSHAKE_IVL, 5000) && set_option (socket, ZMQ_RECONNECT_IVL, 50) &&
-              set_option (socket, ZMQ_RECONNECT_IVL_MAX, 1000);
+              set_option (socket, ZMQ_LINGER, 0) && set_option (socket, ZMQ_SNDHWM, queue) &&
+              set_option (socket, ZMQ_RCVHWM, queue) && set_option (socket, ZMQ_TCP_KEEPALIVE, 1) &&
+              set_option (socket, ZMQ_TCP_KEEPALIVE_IDLE, 10) && set_option (socket, ZMQ_TCP_KEEPALIVE_INTVL, 5) &&
+              set_option (socket, ZMQ_TCP_KEEPALIVE_CNT, 3) && set_option (socket, ZMQ_HANDSHAKE_IVL, 5000) &&
+              set_option (socket, ZMQ_RECONNECT_IVL, 50) && set_option (socket, ZMQ_RECONNECT_IVL_MAX, 1000);
     if (ok && kind == WL_LINK_ROUTER)
         ok = set_option (socket, ZMQ_ROUTER_MANDATORY, 1); /* a vanished peer is an error, not a silent drop */
     if (ok && (kind == WL_LINK_DEALER || kind == WL_LINK_PUSH))
@@ -301,7 +305,8 @@ bool wl_link_bind (zsock_t *link, const char *address, const char *advertised_ho
     set_option (socket, ZMQ_IPV6, is_ipv6 (address));
     if (zmq_bind (socket, address) != 0) {
         if (errno == EADDRINUSE)
-            return wl_fail (err, WL_ERROR_CLUSTER, "%s: the port is in use: choose another, or end the program that holds it", address);
+            return wl_fail (err, WL_ERROR_CLUSTER,
+                            "%s: the port is in use: choose another, or end the program that holds it", address);
         if (errno == EADDRNOTAVAIL || errno == ENODEV)
             return wl_fail (err, WL_ERROR_CLUSTER, "%s: this machine has no such address", address);
         return wl_fail (err, WL_ERROR_CLUSTER, "%s: cannot be listened on: %s", address, zmq_strerror (errno));
@@ -371,7 +376,7 @@ bool wl_wake_open (int ends[2], wl_error *err)
 
 void wl_wake_signal (int end)
 {
-    int saved = errno; /* may run in a signal handler */
+    int saved = errno;           /* may run in a signal handler */
     (void) !write (end, "w", 1); /* a full pipe wakes as well */
     errno = saved;
 }

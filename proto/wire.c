@@ -105,7 +105,8 @@ static bool receive_packet (zsock_t *link, int timeout_ms, bool wants_step, wl_p
     memset (out, 0, sizeof *out);
     zmq_msg_init (&frames[0]);
     zmq_msg_init (&frames[1]);
-    if (!wait_for (link, ZMQ_POLLIN, timeout_ms, err) || !receive_frames (link, frames, 2, err) || !align_payload (&frames[1], err))
+    if (!wait_for (link, ZMQ_POLLIN, timeout_ms, err) || !receive_frames (link, frames, 2, err) ||
+        !align_payload (&frames[1], err))
         goto done;
     if (wants_step)
         out->step = wl_step_decode (zmq_msg_data (&frames[0]), zmq_msg_size (&frames[0]), err);
@@ -173,11 +174,12 @@ bool wl_control_send (zsock_t *link, zframe_t *peer, const Woolly__Control *mess
 }
 
 /* The second frame, after the first is on its way: when there is no memory for it an empty one ends the message, and the receiver drops it. */
-static bool send_payload (void *socket, void *payload, size_t payload_bytes, void (*release) (void *bytes, void *context),
-                          void *context, wl_error *err)
+static bool send_payload (void *socket, void *payload, size_t payload_bytes,
+                          void (*release) (void *bytes, void *context), void *context, wl_error *err)
 {
     zmq_msg_t body;
-    if (release ? zmq_msg_init_data (&body, payload, payload_bytes, release, context) : zmq_msg_init_size (&body, payload_bytes)) {
+    if (release ? zmq_msg_init_data (&body, payload, payload_bytes, release, context)
+                : zmq_msg_init_size (&body, payload_bytes)) {
         failed (err, "out of memory for a payload");
         zmq_send (socket, NULL, 0, ZMQ_DONTWAIT);
         if (release)
@@ -202,7 +204,8 @@ static bool send_packet (zsock_t *link, const ProtobufCMessage *header, void *pa
     if (wait_for (link, ZMQ_POLLOUT, timeout_ms, err)) {
         encoded = encode (header, &head, err);
         sent = encoded && zmq_msg_send (&head, socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0;
-        if (encoded && !sent && errno != EAGAIN && errno != EINTR) /* those two: the peer left since the poll, and may be back */
+        if (encoded && !sent && errno != EAGAIN &&
+            errno != EINTR) /* those two: the peer left since the poll, and may be back */
             failed (err, "a step could not be sent");
     }
     if (sent)

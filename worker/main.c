@@ -80,7 +80,8 @@ static const char help_text[] =
     "  --insecure           allow unencrypted links beyond this host\n"
     "  --version\n";
 
-static bool parse_number (const char *flag, const char *text, unsigned long long limit, unsigned long long *out, wl_error *err)
+static bool parse_number (const char *flag, const char *text, unsigned long long limit, unsigned long long *out,
+                          wl_error *err)
 {
     char *end = NULL;
     errno = 0;
@@ -140,14 +141,30 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
     opterr = 0;
     while ((flag = getopt_long (argc, argv, ":", table, NULL)) != -1) {
         switch (flag) {
-        case JOIN: s->join = optarg; break;
-        case TOKEN: s->token = optarg; break;
-        case NAME: s->name = optarg; break;
-        case MODEL_DIR: s->offer.model_dir = optarg; break;
-        case ISA: s->offer.isa = optarg; break;
-        case INSECURE: s->insecure = true; break;
-        case HELP: f->help = true; return true;
-        case VERSION: f->version = true; return true;
+        case JOIN:
+            s->join = optarg;
+            break;
+        case TOKEN:
+            s->token = optarg;
+            break;
+        case NAME:
+            s->name = optarg;
+            break;
+        case MODEL_DIR:
+            s->offer.model_dir = optarg;
+            break;
+        case ISA:
+            s->offer.isa = optarg;
+            break;
+        case INSECURE:
+            s->insecure = true;
+            break;
+        case HELP:
+            f->help = true;
+            return true;
+        case VERSION:
+            f->version = true;
+            return true;
         case THREADS:
             if (!parse_number ("--threads", optarg, 1024, &number, err))
                 return false;

@@ -21,11 +21,12 @@ enum { MAX_ROWS = 1 << 16, MAX_PAGES = 1 << 26, MAX_THREADS = 1024 };
 static bool check_load (const Woolly__Load *load, wl_error *err)
 {
     if (load->fingerprint.len != WL_FINGERPRINT_BYTES)
-        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's fingerprint has %zu bytes, not %d", load->fingerprint.len, WL_FINGERPRINT_BYTES);
-    if (load->first_layer > load->last_layer || load->max_rows == 0 || load->max_rows > MAX_ROWS || load->n_pages == 0 ||
-        load->n_pages > MAX_PAGES || load->n_threads > MAX_THREADS)
-        return wl_fail (err, WL_ERROR_CLUSTER, "a plan out of bounds: layers %u-%u, %u rows, %u pages, %u threads", load->first_layer,
-                        load->last_layer, load->max_rows, load->n_pages, load->n_threads);
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's fingerprint has %zu bytes, not %d", load->fingerprint.len,
+                        WL_FINGERPRINT_BYTES);
+    if (load->first_layer > load->last_layer || load->max_rows == 0 || load->max_rows > MAX_ROWS ||
+        load->n_pages == 0 || load->n_pages > MAX_PAGES || load->n_threads > MAX_THREADS)
+        return wl_fail (err, WL_ERROR_CLUSTER, "a plan out of bounds: layers %u-%u, %u rows, %u pages, %u threads",
+                        load->first_layer, load->last_layer, load->max_rows, load->n_pages, load->n_threads);
     if (!wl_link_endpoint_ok (load->next_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's next stage \"%s\" is no endpoint", load->next_endpoint);
     return true;
@@ -53,7 +54,8 @@ static char *find_model (const char *asked, const char *model_dir, wl_error *err
         free (path);
     }
     if (access (asked, R_OK) != 0) {
-        wl_fail (err, WL_ERROR_CLUSTER, "%s: %s here: copy the model to this machine and name its folder with --model-dir", asked,
+        wl_fail (err, WL_ERROR_CLUSTER,
+                 "%s: %s here: copy the model to this machine and name its folder with --model-dir", asked,
                  strerror (errno));
         return NULL;
     }
@@ -72,7 +74,8 @@ static bool open_model (plan *p, const plan_offer *offer, wl_error *err)
     if (!p->gguf || !wl_fingerprint (p->gguf, fingerprint, err))
         goto done;
     if (memcmp (fingerprint, load->fingerprint.data, WL_FINGERPRINT_BYTES) != 0) {
-        wl_fail (err, WL_ERROR_CLUSTER, "%s: not the coordinator's file, though of the same name (fingerprints differ): copy it from there",
+        wl_fail (err, WL_ERROR_CLUSTER,
+                 "%s: not the coordinator's file, though of the same name (fingerprints differ): copy it from there",
                  path);
         goto done;
     }
@@ -80,7 +83,8 @@ static bool open_model (plan *p, const plan_offer *offer, wl_error *err)
     if (!p->model)
         goto done;
     if (load->last_layer >= p->model->n_layers) {
-        wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer, load->last_layer, path, p->model->n_layers);
+        wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer, load->last_layer, path,
+                 p->model->n_layers);
         goto done;
     }
     p->embeds = load->first_layer == 0;
@@ -100,22 +104,27 @@ static bool buffer_bytes (const plan *p, size_t *bytes, wl_error *err)
     size_t width = p->heads ? wl_stage_logit_stride (p->model) : p->model->d_model, in;
     if (__builtin_mul_overflow (rows ? rows : 1, width * sizeof (float), bytes) || *bytes > WL_PAYLOAD_LIMIT ||
         __builtin_mul_overflow ((size_t) p->max_rows, p->model->d_model * sizeof (float), &in) || in > WL_PAYLOAD_LIMIT)
-        return wl_fail (err, WL_ERROR_CLUSTER, "steps of %u rows, %u of them with logits, are more than a message may hold (%d bytes)",
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "steps of %u rows, %u of them with logits, are more than a message may hold (%d bytes)",
                         p->max_rows, p->max_logit_rows, WL_PAYLOAD_LIMIT);
     return true;
 }
 
-static bool check_memory (const plan *p, const wl_stage_options *options, size_t send_bytes, const plan_offer *offer, wl_error *err)
+static bool check_memory (const plan *p, const wl_stage_options *options, size_t send_bytes, const plan_offer *offer,
+                          wl_error *err)
 {
     uint32_t n_layers = options->last_layer - options->first_layer + 1;
     uint64_t kv, need, page = wl_kv_page_bytes (n_layers, p->model->n_kv_heads, p->model->head_dim);
     if (__builtin_mul_overflow (page, options->n_pages, &kv) || kv > UINT64_MAX / 4)
-        return wl_fail (err, WL_ERROR_CLUSTER, "a KV cache of %u pages is more than any machine has: choose a smaller --ctx",
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "a KV cache of %u pages is more than any machine has: choose a smaller --ctx",
                         options->n_pages);
     need = wl_stage_memory_needed (p->model, options) + send_bytes;
     if (offer->memory_bytes && need > offer->memory_bytes)
-        return wl_fail (err, WL_ERROR_CLUSTER, "layers %u-%u need %.1f MB and this worker has %.1f MB: give it fewer layers or more memory",
-                        options->first_layer, options->last_layer, (double) need / 1e6, (double) offer->memory_bytes / 1e6);
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "layers %u-%u need %.1f MB and this worker has %.1f MB: give it fewer layers or more memory",
+                        options->first_layer, options->last_layer, (double) need / 1e6,
+                        (double) offer->memory_bytes / 1e6);
     return true;
 }
 
@@ -182,18 +191,20 @@ static bool open_work_space (plan *p, wl_error *err)
     return p->spans && p->logit_rows && p->samples && p->sample_places && (p->sampler || !p->heads);
 }
 
-bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress, void *progress_context,
-                wl_error *err)
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress,
+                void *progress_context, wl_error *err)
 {
-    *p = (plan) {.order = order, .epoch = order->load->epoch};
+    *p = (plan){.order = order, .epoch = order->load->epoch};
     const Woolly__Load *load = order->load;
     size_t send_bytes;
     if (!check_load (load, err) || !open_model (p, offer, err))
         goto failed;
     p->max_rows = load->max_rows;
     p->max_logit_rows = load->max_logit_rows < load->max_rows ? load->max_logit_rows : load->max_rows;
-    wl_stage_options options = {
-        .first_layer = load->first_layer, .last_layer = load->last_layer, .n_pages = load->n_pages, .max_rows = load->max_rows};
+    wl_stage_options options = {.first_layer = load->first_layer,
+                                .last_layer = load->last_layer,
+                                .n_pages = load->n_pages,
+                                .max_rows = load->max_rows};
     options.kernels = wl_kernels_find (load->isa[0] ? load->isa : offer->isa, err);
     if (!options.kernels)
         goto failed;
@@ -231,5 +242,5 @@ void plan_close (plan *p)
     free (p->sample_places);
     free (p->timing_places);
     wl_control_free (&p->order);
-    *p = (plan) {0};
+    *p = (plan){0};
 }

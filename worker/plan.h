@@ -47,9 +47,9 @@ typedef struct plan {
     uint32_t n_buffers;
 
     /* work space of one step */
-    wl_span *spans;             /* [max_rows] */
-    uint32_t *logit_rows;       /* [max_rows] */
-    Woolly__Sample *samples;    /* [max_logit_rows] */
+    wl_span *spans;          /* [max_rows] */
+    uint32_t *logit_rows;    /* [max_rows] */
+    Woolly__Sample *samples; /* [max_logit_rows] */
     Woolly__Sample **sample_places;
     Woolly__Timing **timing_places; /* [n_timing_room] */
     size_t n_timing_room;
@@ -60,8 +60,8 @@ typedef struct plan {
 } plan;
 
 /* Opens everything that `order` (taken over, also on failure) asks for. Progress as wl_stage_new. On failure nothing is left open. */
-bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress, void *progress_context,
-                wl_error *err);
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress,
+                void *progress_context, wl_error *err);
 void plan_close (plan *p);
 
 /* A buffer that nobody reads, marked as in use; NULL if all are on their way. */

@@ -125,7 +125,8 @@ static bool connection_broke (session *s)
 static void tell (session *s, const Woolly__Control *message)
 {
     wl_error err = {0};
-    if (!wl_control_send (s->link, NULL, message, &err) && s->joined && message->kind_case != WOOLLY__CONTROL__KIND_PONG)
+    if (!wl_control_send (s->link, NULL, message, &err) && s->joined &&
+        message->kind_case != WOOLLY__CONTROL__KIND_PONG)
         complain (s, "%s", err.text); /* a lost coordinator is noticed by other means */
 }
 
@@ -249,7 +250,8 @@ static bool take_message (session *s, Woolly__Control **message, wl_error *err)
     s->heard_ms = zclock_mono ();
     if (!s->joined) {
         if (m->kind_case == WOOLLY__CONTROL__KIND_REFUSED)
-            return wl_fail (err, WL_ERROR_CLUSTER, "the coordinator at %s refuses this worker: %s", s->address, m->refused->reason);
+            return wl_fail (err, WL_ERROR_CLUSTER, "the coordinator at %s refuses this worker: %s", s->address,
+                            m->refused->reason);
         if (m->kind_case != WOOLLY__CONTROL__KIND_WELCOME)
             return true;
         s->joined = true;
@@ -309,7 +311,8 @@ static void take_events (session *s)
             send_progress (s, &event);
         } else if (event.kind == STAGE_LOADED) {
             send_loaded (s, &event);
-            say (s, "ready: %.1f MB of weights, %u threads, %s", (double) event.weight_bytes / 1e6, event.n_threads, event.isa);
+            say (s, "ready: %.1f MB of weights, %u threads, %s", (double) event.weight_bytes / 1e6, event.n_threads,
+                 event.isa);
         } else if (event.kind == STAGE_FAILED) {
             send_failed (s, event.epoch, &event.error);
             say (s, "%s", event.error.text);
@@ -370,7 +373,8 @@ static bool choose_data_address (session *s, wl_error *err)
             return false;
         if (!loopback && !s->options->insecure)
             return wl_fail (err, WL_ERROR_USAGE,
-                            "--join %s: prompts and activations would travel unencrypted beyond this host: add --insecure on a network that "
+                            "--join %s: prompts and activations would travel unencrypted beyond this host: add "
+                            "--insecure on a network that "
                             "you trust",
                             s->options->join);
         bool brackets = strchr (host, ':');
@@ -393,7 +397,8 @@ static bool open_session (session *s, wl_error *err)
     if (!s->address)
         return false;
     if (!wl_link_endpoint_ok (s->address))
-        return wl_fail (err, WL_ERROR_USAGE, "--join %s: that is no coordinator's address: expected HOST:PORT", o->join);
+        return wl_fail (err, WL_ERROR_USAGE, "--join %s: that is no coordinator's address: expected HOST:PORT",
+                        o->join);
     if (!choose_data_address (s, err))
         return false;
     s->loop = stage_loop_new (&o->offer, s->data_address, &s->data_endpoint, err);

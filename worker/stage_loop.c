@@ -79,18 +79,21 @@ static bool check_step (const plan *p, const wl_packet *packet, wl_error *err)
     if (step->id <= p->last_id)
         return wl_fail (err, WL_ERROR_INTERNAL, "step %llu came after step %llu", (unsigned long long) step->id,
                         (unsigned long long) p->last_id);
-    if (step->n_rows == 0 || step->n_rows > p->max_rows || step->n_tokens != step->n_rows || step->n_spans > step->n_rows)
-        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with %zu tokens and %zu spans, where 1 to %u rows are planned",
-                        step->n_rows, step->n_tokens, step->n_spans, p->max_rows);
+    if (step->n_rows == 0 || step->n_rows > p->max_rows || step->n_tokens != step->n_rows ||
+        step->n_spans > step->n_rows)
+        return wl_fail (err, WL_ERROR_INTERNAL,
+                        "a step of %u rows with %zu tokens and %zu spans, where 1 to %u rows are planned", step->n_rows,
+                        step->n_tokens, step->n_spans, p->max_rows);
     if (packet->payload_bytes != expected)
-        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with %zu bytes of activations, where %llu belong", step->n_rows,
-                        packet->payload_bytes, (unsigned long long) expected);
+        return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with %zu bytes of activations, where %llu belong",
+                        step->n_rows, packet->payload_bytes, (unsigned long long) expected);
     if (step->n_picks > p->max_logit_rows || step->n_timings >= MAX_TIMINGS)
-        return wl_fail (err, WL_ERROR_INTERNAL, "a step with %zu picks and %zu timings, where %u picks are planned", step->n_picks,
-                        step->n_timings, p->max_logit_rows);
+        return wl_fail (err, WL_ERROR_INTERNAL, "a step with %zu picks and %zu timings, where %u picks are planned",
+                        step->n_picks, step->n_timings, p->max_logit_rows);
     for (size_t i = 0; i < step->n_picks; i++)
         if (step->picks[i]->row >= step->n_rows || (i && step->picks[i]->row <= step->picks[i - 1]->row))
-            return wl_fail (err, WL_ERROR_INTERNAL, "the picks of a step are out of order, or beyond its %u rows", step->n_rows);
+            return wl_fail (err, WL_ERROR_INTERNAL, "the picks of a step are out of order, or beyond its %u rows",
+                            step->n_rows);
     return true;
 }
 
@@ -98,19 +101,19 @@ static wl_batch read_batch (plan *p, const Woolly__Step *step)
 {
     for (size_t i = 0; i < step->n_spans; i++) {
         const Woolly__Span *span = step->spans[i];
-        p->spans[i] = (wl_span) {.n_rows = span->n_rows,
-                                 .first_position = span->first_position,
-                                 .pages = span->pages,
-                                 .n_pages = span->n_pages > UINT32_MAX ? UINT32_MAX : (uint32_t) span->n_pages};
+        p->spans[i] = (wl_span){.n_rows = span->n_rows,
+                                .first_position = span->first_position,
+                                .pages = span->pages,
+                                .n_pages = span->n_pages > UINT32_MAX ? UINT32_MAX : (uint32_t) span->n_pages};
     }
     for (size_t i = 0; i < step->n_picks; i++)
         p->logit_rows[i] = step->picks[i]->row;
-    return (wl_batch) {.n_rows = step->n_rows,
-                       .n_spans = (uint32_t) step->n_spans,
-                       .spans = p->spans,
-                       .tokens = step->tokens,
-                       .logit_rows = p->logit_rows,
-                       .n_logit_rows = (uint32_t) step->n_picks};
+    return (wl_batch){.n_rows = step->n_rows,
+                      .n_spans = (uint32_t) step->n_spans,
+                      .spans = p->spans,
+                      .tokens = step->tokens,
+                      .logit_rows = p->logit_rows,
+                      .n_logit_rows = (uint32_t) step->n_picks};
 }
 
 /* Draws the tokens that picks ask for. Rows of a pick and spans both ascend, so one pass finds every row's position. */
@@ -128,7 +131,8 @@ static bool draw_samples (plan *p, const Woolly__Step *step, const float *logits
         wl_sampling sampling = {s->temperature, s->top_k, s->top_p, s->min_p, s->seed};
         uint64_t position = (uint64_t) p->spans[span].first_position + (pick->row - span_start) + 1;
         wl_sample sample;
-        if (!wl_sampling_check (&sampling, err) || !wl_sampler_draw (p->sampler, logits + i * stride, &sampling, position, &sample, err))
+        if (!wl_sampling_check (&sampling, err) ||
+            !wl_sampler_draw (p->sampler, logits + i * stride, &sampling, position, &sample, err))
             return false;
         Woolly__Sample *out = &p->samples[*n_samples];
         woolly__sample__init (out);
@@ -151,13 +155,15 @@ static uint32_t gather_raw_rows (const plan *p, const Woolly__Step *step, float 
 }
 
 /* Passes a step or a result on, waiting while the receiver is behind. True also when the plan ended meanwhile. */
-static bool pass_on (stage_loop *loop, const Woolly__Step *step, const Woolly__Result *result, send_buffer *buffer, size_t bytes,
-                     wl_error *err)
+static bool pass_on (stage_loop *loop, const Woolly__Step *step, const Woolly__Result *result, send_buffer *buffer,
+                     size_t bytes, wl_error *err)
 {
     plan *p = &loop->plan;
     for (;;) {
-        bool sent = step ? wl_step_send (p->next, step, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err)
-                         : wl_result_send (p->next, result, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err);
+        bool sent =
+            step
+                ? wl_step_send (p->next, step, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err)
+                : wl_result_send (p->next, result, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err);
         if (sent || err->code != WL_OK)
             return sent;
         if (!is_wanted (loop, p->epoch)) {
@@ -196,7 +202,8 @@ static bool append_timing (plan *p, const Woolly__Step *step, Woolly__Timing *ow
     return true;
 }
 
-static bool send_result (stage_loop *loop, const Woolly__Step *step, size_t n_samples, send_buffer *buffer, wl_error *err)
+static bool send_result (stage_loop *loop, const Woolly__Step *step, size_t n_samples, send_buffer *buffer,
+                         wl_error *err)
 {
     plan *p = &loop->plan;
     Woolly__Result result = WOOLLY__RESULT__INIT;
@@ -236,7 +243,8 @@ static bool carry_out (stage_loop *loop, const wl_packet *packet, wl_error *err)
     const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
     Woolly__Timing timing = WOOLLY__TIMING__INIT;
     if (!wl_stage_forward (p->stage, &batch, in, buffer->data, err) ||
-        (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) || !append_timing (p, step, &timing, err)) {
+        (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) ||
+        !append_timing (p, step, &timing, err)) {
         plan_buffer_release (buffer->data, buffer);
         return false;
     }
@@ -274,7 +282,8 @@ static bool on_progress (void *context, uint64_t done_bytes, uint64_t total_byte
     stage_loop *loop = context;
     uint64_t epoch = loop->plan.epoch, now = now_ns ();
     if (now - loop->progress_ns >= PROGRESS_EVERY_MS * 1000000u) {
-        stage_event event = {.kind = STAGE_PROGRESS, .epoch = epoch, .done_bytes = done_bytes, .total_bytes = total_bytes};
+        stage_event event = {
+            .kind = STAGE_PROGRESS, .epoch = epoch, .done_bytes = done_bytes, .total_bytes = total_bytes};
         send_event (loop, &event, ZMQ_DONTWAIT);
         loop->progress_ns = now;
     }
@@ -363,7 +372,8 @@ static void run (zsock_t *pipe, void *args)
     zsock_destroy (&loop->pull);
     stage_event event = {.kind = STAGE_ENDED};
     send_event (loop, &event, ZMQ_DONTWAIT);
-    pthread_mutex_lock (&loop->mutex); /* all of the above happens before what the control thread does under the mutex */
+    pthread_mutex_lock (
+        &loop->mutex); /* all of the above happens before what the control thread does under the mutex */
     pthread_mutex_unlock (&loop->mutex);
 }
 

@@ -43,17 +43,18 @@ static bool plan_tests (const flags *f, test *tests, size_t *n_tests, wl_error *
 {
     size_t n = 0;
     if (f->n_prompt) {
-        tests[n] = (test) {.n_streams = 1, .n_prompt = f->n_prompt, .n_generated = 1, .counts_prompt = true};
+        tests[n] = (test){.n_streams = 1, .n_prompt = f->n_prompt, .n_generated = 1, .counts_prompt = true};
         snprintf (tests[n++].name, NAME_LENGTH, "pp%u", f->n_prompt);
     }
     for (const char *at = f->batches; f->n_generated && *at;) {
         char *end;
         unsigned long streams = strtoul (at, &end, 10);
         if (*at < '0' || *at > '9' || streams == 0 || streams > MAX_STREAMS || (*end && (*end != ',' || !end[1])))
-            return wl_fail (err, WL_ERROR_USAGE, "-b \"%s\": expected numbers of streams from 1 to %d, such as 1,2,4,8", f->batches, MAX_STREAMS);
+            return wl_fail (err, WL_ERROR_USAGE, "-b \"%s\": expected numbers of streams from 1 to %d, such as 1,2,4,8",
+                            f->batches, MAX_STREAMS);
         if (n == MAX_TESTS)
             return wl_fail (err, WL_ERROR_USAGE, "-b \"%s\": more than %d tests", f->batches, MAX_TESTS - 1);
-        tests[n] = (test) {.n_streams = (uint32_t) streams, .n_prompt = 1, .n_generated = f->n_generated};
+        tests[n] = (test){.n_streams = (uint32_t) streams, .n_prompt = 1, .n_generated = f->n_generated};
         if (streams == 1)
             snprintf (tests[n++].name, NAME_LENGTH, "tg%u", f->n_generated);
         else
@@ -84,9 +85,13 @@ static bool run_once (wl_session *session, const wl_opened_model *opened, const 
     for (uint32_t stream = 0; stream < t->n_streams; stream++) {
         /* Any tokens will do; different ones for each stream, the same in every run. */
         for (uint32_t i = 0; i < t->n_prompt; i++)
-            prompt[i] = (int32_t) ((uint64_t) (stream + 1) * 7919 % opened->model->n_vocab * (i + 1) % opened->model->n_vocab);
-        wl_request_options request = {
-            .prompt = prompt, .n_prompt = t->n_prompt, .max_tokens = t->n_generated, .sampling = {.top_p = 1}, .on_token = on_token};
+            prompt[i] =
+                (int32_t) ((uint64_t) (stream + 1) * 7919 % opened->model->n_vocab * (i + 1) % opened->model->n_vocab);
+        wl_request_options request = {.prompt = prompt,
+                                      .n_prompt = t->n_prompt,
+                                      .max_tokens = t->n_generated,
+                                      .sampling = {.top_p = 1},
+                                      .on_token = on_token};
         if (!wl_scheduler_add (session->scheduler, &request, err))
             goto done;
     }
@@ -106,7 +111,8 @@ static int by_value (const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static bool measure (wl_session *session, const wl_opened_model *opened, const test *t, uint32_t n_runs, result *out, wl_error *err)
+static bool measure (wl_session *session, const wl_opened_model *opened, const test *t, uint32_t n_runs, result *out,
+                     wl_error *err)
 {
     double *rates = wl_new (n_runs, sizeof *rates, err), seconds;
     bool ok = rates && run_once (session, opened, t, &seconds, err);
@@ -121,7 +127,8 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
     wl_progress_show (NULL);
     if (ok) {
         qsort (rates, n_runs, sizeof *rates, by_value);
-        *out = (result) {t, n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2, rates[0], rates[n_runs - 1]};
+        *out = (result){t, n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2, rates[0],
+                        rates[n_runs - 1]};
     }
     free (rates);
     return ok;
@@ -129,7 +136,8 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
 
 /* -- reporting ---------------------------------------------------------------------------------------------------------------------------------- */
 
-static void print_results (const flags *f, const wl_opened_model *opened, wl_session *session, const result *results, size_t n)
+static void print_results (const flags *f, const wl_opened_model *opened, wl_session *session, const result *results,
+                           size_t n)
 {
     json_t *stages = wl_session_stages (session);
     size_t n_stages = json_array_size (stages);
@@ -139,11 +147,12 @@ static void print_results (const flags *f, const wl_opened_model *opened, wl_ses
     if (strcmp (f->format, "json") == 0) {
         json_t *rows = json_array ();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new (rows, json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s}", "test", results[i].test->name, "tok_s",
-                                                    results[i].median, "tok_s_min", results[i].slowest, "tok_s_max", results[i].fastest,
-                                                    "runs", (int) f->n_runs, "model",
-                                                    wl_json_text (opened->model->name, strlen (opened->model->name)), "stages", (int) n_stages,
-                                                    "threads", threads, "isa", isa));
+            json_array_append_new (rows, json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s}", "test",
+                                                    results[i].test->name, "tok_s", results[i].median, "tok_s_min",
+                                                    results[i].slowest, "tok_s_max", results[i].fastest, "runs",
+                                                    (int) f->n_runs, "model",
+                                                    wl_json_text (opened->model->name, strlen (opened->model->name)),
+                                                    "stages", (int) n_stages, "threads", threads, "isa", isa));
         json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
         putchar ('\n');
         json_decref (rows);
@@ -197,11 +206,13 @@ static bool bench (const flags *f, wl_error *err)
         goto done;
     for (size_t i = 0; i < n_tests; i++) {
         /* each stream has pages of its own */
-        uint64_t positions = (uint64_t) tests[i].n_streams * wl_scheduler_pages (tests[i].n_prompt + tests[i].n_generated) * WL_KV_PAGE;
+        uint64_t positions =
+            (uint64_t) tests[i].n_streams * wl_scheduler_pages (tests[i].n_prompt + tests[i].n_generated) * WL_KV_PAGE;
         context = positions > context ? positions : context;
         most_streams = tests[i].n_streams > most_streams ? tests[i].n_streams : most_streams;
         if (tests[i].n_prompt + tests[i].n_generated > opened.model->context_length) {
-            wl_fail (err, WL_ERROR_USAGE, "%s is longer than the model's context of %u", tests[i].name, opened.model->context_length);
+            wl_fail (err, WL_ERROR_USAGE, "%s is longer than the model's context of %u", tests[i].name,
+                     opened.model->context_length);
             goto done;
         }
     }
@@ -229,7 +240,8 @@ int wl_command_bench (int argc, char **argv)
     bool help;
     const wl_option own[] = {
         {'m', "model", WL_OPTION_TEXT, &f.model, "MODEL", "GGUF file", NULL},
-        {0, "shape", WL_OPTION_TEXT, &f.shape, "NAME", "in place of a file: a model of this shape with weights of zero", NULL},
+        {0, "shape", WL_OPTION_TEXT, &f.shape, "NAME", "in place of a file: a model of this shape with weights of zero",
+         NULL},
         {0, "type", WL_OPTION_TEXT, &f.type, "TYPE", "its file type (Q4_K_M)", NULL},
         {'p', "prompt", WL_OPTION_U32, &f.n_prompt, "N", "tokens of the prompt test; 0 leaves it out (512)", NULL},
         {'n', "tokens", WL_OPTION_U32, &f.n_generated, "N", "tokens generated; 0 leaves it out (64)", NULL},
@@ -238,14 +250,17 @@ int wl_command_bench (int argc, char **argv)
         {0, "format", WL_OPTION_TEXT, &f.format, "md|csv|json", "how to print (md)", NULL},
     };
     const wl_option_table tables[] = {{own, sizeof own / sizeof own[0]}, wl_cluster_flags_init (&f.cluster)};
-    if (!wl_options_parse ("bench (-m MODEL | --shape NAME) [-p N] [-n N] [-b LIST] [flags]", tables, 2, argc, argv, NULL, &help, &err) || help)
+    if (!wl_options_parse ("bench (-m MODEL | --shape NAME) [-p N] [-n N] [-b LIST] [flags]", tables, 2, argc, argv,
+                           NULL, &help, &err) ||
+        help)
         goto done;
     if (!wl_cluster_flags_finish (&f.cluster, &err))
         goto done;
     if (f.model && f.shape)
         wl_fail (&err, WL_ERROR_USAGE, "-m and --shape both name a model: choose one");
     else if (f.shape && f.cluster.options.listen)
-        wl_fail (&err, WL_ERROR_USAGE, "--shape makes its model on this machine, for local workers: leave --listen out");
+        wl_fail (&err, WL_ERROR_USAGE,
+                 "--shape makes its model on this machine, for local workers: leave --listen out");
     else if (f.n_runs == 0 || f.n_runs > MAX_RUNS)
         wl_fail (&err, WL_ERROR_USAGE, "-r %u: choose 1 to %d", f.n_runs, MAX_RUNS);
     else if (strcmp (f.format, "md") != 0 && strcmp (f.format, "csv") != 0 && strcmp (f.format, "json") != 0)

@@ -17,29 +17,33 @@ typedef struct named_worker {
     char name[32];
 } named_worker;
 
-static void print_text (const wl_opened_model *opened, const wl_plan_stage *stages, uint32_t n, const wl_plan_worker *workers)
+static void print_text (const wl_opened_model *opened, const wl_plan_stage *stages, uint32_t n,
+                        const wl_plan_worker *workers)
 {
     printf ("%s: %u layers over %u worker%s\n\n", opened->model->name, opened->model->n_layers, n, n == 1 ? "" : "s");
     printf ("%-12s %-10s %12s %12s %12s\n", "worker", "layers", "weights MB", "KV MB", "work MB");
     for (uint32_t i = 0; i < n; i++) {
         char layers[32];
         snprintf (layers, sizeof layers, "%u-%u", stages[i].first_layer, stages[i].last_layer);
-        printf ("%-12s %-10s %12.1f %12.1f %12.1f\n", workers[stages[i].worker].name, layers, (double) stages[i].weight_bytes / 1e6,
-                (double) stages[i].kv_bytes / 1e6, (double) stages[i].work_bytes / 1e6);
+        printf ("%-12s %-10s %12.1f %12.1f %12.1f\n", workers[stages[i].worker].name, layers,
+                (double) stages[i].weight_bytes / 1e6, (double) stages[i].kv_bytes / 1e6,
+                (double) stages[i].work_bytes / 1e6);
     }
 }
 
-static void print_json (const wl_opened_model *opened, const wl_plan_stage *stages, uint32_t n, const wl_plan_worker *workers,
-                        uint64_t context)
+static void print_json (const wl_opened_model *opened, const wl_plan_stage *stages, uint32_t n,
+                        const wl_plan_worker *workers, uint64_t context)
 {
     json_t *array = json_array ();
     for (uint32_t i = 0; i < n; i++)
-        json_array_append_new (array, json_pack ("{s:s, s:[i,i], s:I, s:I, s:I}", "name", workers[stages[i].worker].name, "layers",
-                                                 (int) stages[i].first_layer, (int) stages[i].last_layer, "weight_bytes",
-                                                 (json_int_t) stages[i].weight_bytes, "kv_bytes", (json_int_t) stages[i].kv_bytes,
-                                                 "work_bytes", (json_int_t) stages[i].work_bytes));
-    json_t *json = json_pack ("{s:o, s:s, s:i, s:I, s:o}", "model", wl_json_text (opened->model->name, strlen (opened->model->name)),
-                              "architecture", opened->model->architecture, "n_layers", (int) opened->model->n_layers, "context",
+        json_array_append_new (
+            array, json_pack ("{s:s, s:[i,i], s:I, s:I, s:I}", "name", workers[stages[i].worker].name, "layers",
+                              (int) stages[i].first_layer, (int) stages[i].last_layer, "weight_bytes",
+                              (json_int_t) stages[i].weight_bytes, "kv_bytes", (json_int_t) stages[i].kv_bytes,
+                              "work_bytes", (json_int_t) stages[i].work_bytes));
+    json_t *json = json_pack ("{s:o, s:s, s:i, s:I, s:o}", "model",
+                              wl_json_text (opened->model->name, strlen (opened->model->name)), "architecture",
+                              opened->model->architecture, "n_layers", (int) opened->model->n_layers, "context",
                               (json_int_t) context, "stages", array);
     json_dumpf (json, stdout, JSON_COMPACT);
     putchar ('\n');
@@ -50,7 +54,9 @@ static bool plan_local (const wl_cluster_options *options, const wl_opened_model
 {
     uint32_t n = options->n_local, n_stages;
     uint64_t memory = wl_memory_available ();
-    uint64_t context = options->context ? options->context : opened->model->context_length < 4096 ? opened->model->context_length : 4096;
+    uint64_t context = options->context                       ? options->context
+                       : opened->model->context_length < 4096 ? opened->model->context_length
+                                                              : 4096;
     wl_plan_stage *stages = wl_new (n, sizeof *stages, err);
     wl_plan_worker *workers = wl_new (n, sizeof *workers, err);
     named_worker *names = wl_new (n, sizeof *names, err);
@@ -59,7 +65,7 @@ static bool plan_local (const wl_cluster_options *options, const wl_opened_model
         goto done;
     for (uint32_t i = 0; i < n; i++) {
         snprintf (names[i].name, sizeof names[i].name, "local-%u", i + 1);
-        workers[i] = (wl_plan_worker) {names[i].name, memory};
+        workers[i] = (wl_plan_worker){names[i].name, memory};
     }
     wl_plan_request request = {.model = opened->model,
                                .workers = workers,

@@ -40,14 +40,16 @@ typedef struct answer {
 
 /* -- prompt -------------------------------------------------------------------------------------------------------------------------------- */
 
-static bool encode_chat (const flags *f, const wl_opened_model *opened, const char *prompt, size_t length, wl_tokens *out, wl_error *err)
+static bool encode_chat (const flags *f, const wl_opened_model *opened, const char *prompt, size_t length,
+                         wl_tokens *out, wl_error *err)
 {
     bool ok = false;
     char *text = NULL;
     size_t text_length;
     json_t *content = wl_json_text (prompt, length), *messages = json_array (), *variables = NULL;
     if (f->system)
-        json_array_append_new (messages, json_pack ("{s:s, s:o}", "role", "system", "content", wl_json_text (f->system, strlen (f->system))));
+        json_array_append_new (messages, json_pack ("{s:s, s:o}", "role", "system", "content",
+                                                    wl_json_text (f->system, strlen (f->system))));
     json_array_append_new (messages, json_pack ("{s:s, s:o}", "role", "user", "content", content));
     variables = json_pack ("{s:o, s:b}", "messages", messages, "add_generation_prompt", 1);
     if (!variables) {
@@ -82,7 +84,8 @@ static bool encode_prompt (const flags *f, const wl_opened_model *opened, wl_tok
 }
 
 /* How many tokens to generate: -n, or by default what the context leaves. */
-static bool plan_length (const flags *f, const wl_opened_model *opened, size_t n_prompt, size_t *n_tokens, wl_error *err)
+static bool plan_length (const flags *f, const wl_opened_model *opened, size_t n_prompt, size_t *n_tokens,
+                         wl_error *err)
 {
     uint64_t context = f->cluster.options.context ? f->cluster.options.context : opened->model->context_length;
     if (n_prompt >= context)
@@ -90,7 +93,8 @@ static bool plan_length (const flags *f, const wl_opened_model *opened, size_t n
                         (unsigned long long) context, f->cluster.options.context ? " or raise --ctx" : "");
     uint64_t room = context - n_prompt;
     if (f->n_given && f->n_tokens > room)
-        return wl_fail (err, WL_ERROR_USAGE, "-n %u after a prompt of %zu tokens is more than the context of %llu: choose at most %llu",
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "-n %u after a prompt of %zu tokens is more than the context of %llu: choose at most %llu",
                         f->n_tokens, n_prompt, (unsigned long long) context, (unsigned long long) room);
     *n_tokens = f->n_given ? f->n_tokens : room < DEFAULT_TOKENS ? (size_t) room : DEFAULT_TOKENS;
     return true;
@@ -101,7 +105,8 @@ static bool plan_length (const flags *f, const wl_opened_model *opened, size_t n
 static bool show_text (answer *a, wl_text text, bool last)
 {
     wl_text shown;
-    if (!wl_stop_filter_add (&a->filter, text, last, &shown, &a->err) || !wl_buffer_add (&a->text, shown.data, shown.length, &a->err))
+    if (!wl_stop_filter_add (&a->filter, text, last, &shown, &a->err) ||
+        !wl_buffer_add (&a->text, shown.data, shown.length, &a->err))
         return false;
     if (!a->flags->json && shown.length) {
         fwrite (shown.data, 1, shown.length, stdout);
@@ -142,19 +147,22 @@ static void on_prefill (void *context, size_t done, size_t total)
 static void print_json (const answer *a, wl_session *session, size_t n_prompt)
 {
     double ttft = a->n_tokens ? a->first_s - a->added_s : 0, decode_s = a->last_s - a->first_s;
-    json_t *json = json_pack (
-        "{s:o, s:O, s:I, s:I, s:s, s:{s:f, s:f, s:f, s:f}, s:o, s:{s:i, s:i}, s:i, s:I}", "text", wl_json_text (a->text.data, a->text.length),
-        "tokens", a->tokens, "prompt_tokens", (json_int_t) n_prompt, "completion_tokens", (json_int_t) a->n_tokens, "finish_reason",
-        a->stopped || wl_interrupted () ? "stop" : "length", "timings", "load_s", session->load_s, "ttft_s", ttft, "prefill_tok_s",
-        ttft > 0 ? (double) n_prompt / ttft : 0.0, "decode_tok_s",
-        a->n_tokens > 1 && decode_s > 0 ? (double) (a->n_tokens - 1) / decode_s : 0.0, "stages", wl_session_stages (session),
-        "speculation", "drafted", 0, "accepted", 0, "recoveries", 0, "seed", (json_int_t) a->flags->sampling.sampling.seed);
+    json_t *json =
+        json_pack ("{s:o, s:O, s:I, s:I, s:s, s:{s:f, s:f, s:f, s:f}, s:o, s:{s:i, s:i}, s:i, s:I}", "text",
+                   wl_json_text (a->text.data, a->text.length), "tokens", a->tokens, "prompt_tokens",
+                   (json_int_t) n_prompt, "completion_tokens", (json_int_t) a->n_tokens, "finish_reason",
+                   a->stopped || wl_interrupted () ? "stop" : "length", "timings", "load_s", session->load_s, "ttft_s",
+                   ttft, "prefill_tok_s", ttft > 0 ? (double) n_prompt / ttft : 0.0, "decode_tok_s",
+                   a->n_tokens > 1 && decode_s > 0 ? (double) (a->n_tokens - 1) / decode_s : 0.0, "stages",
+                   wl_session_stages (session), "speculation", "drafted", 0, "accepted", 0, "recoveries", 0, "seed",
+                   (json_int_t) a->flags->sampling.sampling.seed);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);
 }
 
-static bool generate (const flags *f, const wl_opened_model *opened, const wl_tokens *prompt, size_t n_tokens, wl_error *err)
+static bool generate (const flags *f, const wl_opened_model *opened, const wl_tokens *prompt, size_t n_tokens,
+                      wl_error *err)
 {
     wl_session session = {0};
     answer a = {.tokenizer = opened->tokenizer, .flags = f, .tokens = json_array ()};
@@ -210,7 +218,8 @@ int wl_command_run (int argc, char **argv)
         {'m', "model", WL_OPTION_TEXT, &f.model, "MODEL", "GGUF file", NULL},
         {'p', "prompt", WL_OPTION_TEXT, &f.prompt, "TEXT", "the prompt", NULL},
         {'f', "file", WL_OPTION_TEXT, &f.file, "FILE", "read the prompt from a file (stdin without -p and -f)", NULL},
-        {'n', "tokens", WL_OPTION_U32, &f.n_tokens, "N", "tokens to generate at most (512, or what the context leaves)", &f.n_given},
+        {'n', "tokens", WL_OPTION_U32, &f.n_tokens, "N", "tokens to generate at most (512, or what the context leaves)",
+         &f.n_given},
         {0, "system", WL_OPTION_TEXT, &f.system, "TEXT", "system message before the prompt", NULL},
         {0, "raw", WL_OPTION_FLAG, &f.raw, NULL, "the prompt is the text itself: no chat template", NULL},
         {0, "json", WL_OPTION_FLAG, &f.json, NULL, "print one JSON object with text, tokens and timings", NULL},
@@ -219,7 +228,9 @@ int wl_command_run (int argc, char **argv)
     };
     const wl_option_table tables[] = {
         {own, sizeof own / sizeof own[0]}, wl_sampling_flags_init (&f.sampling), wl_cluster_flags_init (&f.cluster)};
-    if (!wl_options_parse ("run -m MODEL [-p TEXT | -f FILE] [-n N] [flags]", tables, 3, argc, argv, NULL, &help, &err) || help)
+    if (!wl_options_parse ("run -m MODEL [-p TEXT | -f FILE] [-n N] [flags]", tables, 3, argc, argv, NULL, &help,
+                           &err) ||
+        help)
         goto done;
     if (!wl_cluster_flags_finish (&f.cluster, &err) || !wl_sampling_flags_finish (&f.sampling, &err))
         goto done;

@@ -45,7 +45,7 @@ static uint32_t rank (scoring *s, const float *logits)
             s->top[at] = s->top[at - 1];
             at--;
         }
-        s->top[at] = (ranked) {logits[i], (int32_t) i};
+        s->top[at] = (ranked){logits[i], (int32_t) i};
     }
     return n;
 }
@@ -92,8 +92,8 @@ static bool read_tokens (const char *path, uint32_t n_vocab, wl_tokens *out, wl_
     if (!text)
         goto done;
     if (!json_is_array (array) || json_array_size (array) == 0) {
-        wl_fail (err, WL_ERROR_INPUT, "%s: expected a JSON array of token ids, such as [1, 2, 3]%s%s", path, array ? "" : ": ",
-                 array ? "" : problem.text);
+        wl_fail (err, WL_ERROR_INPUT, "%s: expected a JSON array of token ids, such as [1, 2, 3]%s%s", path,
+                 array ? "" : ": ", array ? "" : problem.text);
         goto done;
     }
     out->count = json_array_size (array);
@@ -115,7 +115,8 @@ done:
     return ok;
 }
 
-static bool read_input (const char *tokens_path, const char *text_path, const wl_opened_model *opened, wl_tokens *out, wl_error *err)
+static bool read_input (const char *tokens_path, const char *text_path, const wl_opened_model *opened, wl_tokens *out,
+                        wl_error *err)
 {
     size_t length;
     if (tokens_path)
@@ -137,13 +138,15 @@ static void print_result (const scoring *s, bool as_json)
     json_t *tokens = json_array ();
     for (size_t i = 0; i < s->n_tokens; i++)
         json_array_append_new (tokens, json_integer (s->tokens[i]));
-    json_t *json = json_pack ("{s:o, s:f, s:f, s:O}", "tokens", tokens, "mean_nll", mean, "perplexity", exp (mean), "positions", s->positions);
+    json_t *json = json_pack ("{s:o, s:f, s:f, s:O}", "tokens", tokens, "mean_nll", mean, "perplexity", exp (mean),
+                              "positions", s->positions);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);
 }
 
-static bool score (scoring *s, const wl_opened_model *opened, const wl_cluster_options *cluster, bool as_json, wl_error *err)
+static bool score (scoring *s, const wl_opened_model *opened, const wl_cluster_options *cluster, bool as_json,
+                   wl_error *err)
 {
     wl_session session = {0};
     bool ok = false;
@@ -199,11 +202,14 @@ int wl_command_score (int argc, char **argv)
         {0, "tokens", WL_OPTION_TEXT, &tokens_path, "FILE.json", "a JSON array of token ids", NULL},
         {'f', "file", WL_OPTION_TEXT, &text_path, "TEXTFILE", "text to tokenize and score", NULL},
         {0, "top", WL_OPTION_U32, &s.n_top, "N", "best tokens listed a position (20)", NULL},
-        {0, "logits", WL_OPTION_TEXT, &s.logits_path, "FILE", "write raw logits: little-endian f32 [n_tokens, n_vocab]", NULL},
+        {0, "logits", WL_OPTION_TEXT, &s.logits_path, "FILE", "write raw logits: little-endian f32 [n_tokens, n_vocab]",
+         NULL},
         {0, "json", WL_OPTION_FLAG, &as_json, NULL, "print one JSON object", NULL},
     };
     const wl_option_table tables[] = {{own, sizeof own / sizeof own[0]}, wl_cluster_flags_init (&cluster)};
-    if (!wl_options_parse ("score -m MODEL (--tokens FILE.json | -f TEXTFILE) [flags]", tables, 2, argc, argv, NULL, &help, &err) || help)
+    if (!wl_options_parse ("score -m MODEL (--tokens FILE.json | -f TEXTFILE) [flags]", tables, 2, argc, argv, NULL,
+                           &help, &err) ||
+        help)
         goto done;
     if (!wl_cluster_flags_finish (&cluster, &err))
         goto done;
@@ -215,7 +221,8 @@ int wl_command_score (int argc, char **argv)
         wl_fail (&err, WL_ERROR_USAGE, "--top %u: choose 0 to %d", s.n_top, MAX_TOP);
         goto done;
     }
-    if (!wl_opened_model_open (&opened, path, text_path != NULL, &err) || !read_input (tokens_path, text_path, &opened, &tokens, &err))
+    if (!wl_opened_model_open (&opened, path, text_path != NULL, &err) ||
+        !read_input (tokens_path, text_path, &opened, &tokens, &err))
         goto done;
     if (tokens.count == 0 || tokens.count > opened.model->context_length) {
         wl_fail (&err, WL_ERROR_INPUT, "%s: %zu tokens, where 1 to the model's context of %u can be scored",

@@ -42,7 +42,8 @@ static json_t *read_variables (const flags *f, wl_error *err)
     else if (json_is_object (given) && json_is_array (json_object_get (given, "messages")))
         variables = json_incref (given);
     else if (given)
-        wl_fail (err, WL_ERROR_INPUT, "%s: expected an array of messages, or an object with one under \"messages\"", f->messages);
+        wl_fail (err, WL_ERROR_INPUT, "%s: expected an array of messages, or an object with one under \"messages\"",
+                 f->messages);
     json_decref (given);
     if (!variables)
         return NULL;
@@ -85,7 +86,8 @@ static bool read_time (const char *text, struct tm *now, wl_error *err)
     return true;
 }
 
-static char *render_file (const char *path, const json_t *variables, const struct tm *now, size_t *length, wl_error *err)
+static char *render_file (const char *path, const json_t *variables, const struct tm *now, size_t *length,
+                          wl_error *err)
 {
     size_t source_length;
     char *source = wl_read_file (path, FILE_LIMIT, &source_length, err), *text = NULL;
@@ -125,13 +127,16 @@ int wl_command_template (int argc, char **argv)
         {0, "template", WL_OPTION_TEXT, &f.file, "FILE", "a template in place of a model's", NULL},
         {0, "bos", WL_OPTION_TEXT, &f.bos, "TEXT", "bos_token", NULL},
         {0, "eos", WL_OPTION_TEXT, &f.eos, "TEXT", "eos_token", NULL},
-        {0, "messages", WL_OPTION_TEXT, &f.messages, "FILE.json", "an array of messages, or an object with variables of the template", NULL},
+        {0, "messages", WL_OPTION_TEXT, &f.messages, "FILE.json",
+         "an array of messages, or an object with variables of the template", NULL},
         {0, "tools", WL_OPTION_TEXT, &f.tools, "FILE.json", "an array of tools", NULL},
         {0, "no-generation-prompt", WL_OPTION_CLEAR, &f.prompt, NULL, "end after the last message", NULL},
-        {0, "now", WL_OPTION_TEXT, &f.now, "TIME", "what the template takes for the time, as 2025-03-14T09:26:53 (now)", NULL},
+        {0, "now", WL_OPTION_TEXT, &f.now, "TIME", "what the template takes for the time, as 2025-03-14T09:26:53 (now)",
+         NULL},
     };
     const wl_option_table table = {own, sizeof own / sizeof own[0]};
-    if (!wl_options_parse ("template (-m MODEL | --template FILE) --messages FILE.json [flags]", &table, 1, argc, argv, NULL, &help, &err) ||
+    if (!wl_options_parse ("template (-m MODEL | --template FILE) --messages FILE.json [flags]", &table, 1, argc, argv,
+                           NULL, &help, &err) ||
         help)
         goto done;
     if (!f.model == !f.file)

@@ -27,7 +27,8 @@ static bool find_template (const wl_gguf *gguf, const json_t *variables, wl_text
     if (json_array_size (tools) > 0 && wl_gguf_text (gguf, "tokenizer.chat_template.tool_use", source))
         return true;
     return wl_gguf_text (gguf, "tokenizer.chat_template", source) ||
-           wl_fail (err, WL_ERROR_INPUT, "%s: the model has no chat template: give the prompt as plain text with --raw", wl_gguf_path (gguf));
+           wl_fail (err, WL_ERROR_INPUT, "%s: the model has no chat template: give the prompt as plain text with --raw",
+                    wl_gguf_path (gguf));
 }
 
 char *wl_chat_render (const wl_gguf *gguf, const json_t *variables, const struct tm *now, size_t *length, wl_error *err)
@@ -40,7 +41,8 @@ char *wl_chat_render (const wl_gguf *gguf, const json_t *variables, const struct
         wl_fail (err, WL_ERROR_INTERNAL, "out of memory for a conversation");
         return NULL;
     }
-    if (!find_template (gguf, all, &source, err) || !add_token (gguf, all, "bos_token", "tokenizer.ggml.bos_token_id", err) ||
+    if (!find_template (gguf, all, &source, err) ||
+        !add_token (gguf, all, "bos_token", "tokenizer.ggml.bos_token_id", err) ||
         !add_token (gguf, all, "eos_token", "tokenizer.ggml.eos_token_id", err))
         goto done;
     parsed = wl_template_parse (source.data, source.length, err);

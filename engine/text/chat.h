@@ -12,6 +12,7 @@
 /* Renders a conversation. `variables` (borrowed, unchanged): messages, tools, add_generation_prompt, and whatever else the template reads; bos_token and eos_token
  * are added from the metadata unless they are there. A model with a template of its own for tools (tokenizer.chat_template.tool_use) has it used when
  * tools are given. Malloc'd text, or NULL with WL_ERROR_INPUT: no template (use --raw), or wl_template_render's reason. Thread: any. */
-char *wl_chat_render (const wl_gguf *gguf, const json_t *variables, const struct tm *now, size_t *length, wl_error *err);
+char *wl_chat_render (const wl_gguf *gguf, const json_t *variables, const struct tm *now, size_t *length,
+                      wl_error *err);
 
 #endif

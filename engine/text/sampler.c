@@ -21,7 +21,7 @@ struct wl_sampler {
 
 wl_sampling wl_sampling_default (void)
 {
-    return (wl_sampling) {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = 0};
+    return (wl_sampling){.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = 0};
 }
 
 bool wl_sampling_check (const wl_sampling *s, wl_error *err)
@@ -155,13 +155,14 @@ static bool survey (const float *logits, size_t n_vocab, int32_t *best, double *
     return true;
 }
 
-bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_sampling *sampling, uint64_t position, wl_sample *out,
-                      wl_error *err)
+bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_sampling *sampling, uint64_t position,
+                      wl_sample *out, wl_error *err)
 {
     int32_t best;
     double log_sum;
     if (!survey (logits, sampler->n_vocab, &best, &log_sum))
-        return wl_fail (err, WL_ERROR_INTERNAL, "the model's logits at position %llu are not numbers: the file is damaged",
+        return wl_fail (err, WL_ERROR_INTERNAL,
+                        "the model's logits at position %llu are not numbers: the file is damaged",
                         (unsigned long long) position);
     out->token = best;
     if (sampling->temperature > 0) {
@@ -181,7 +182,8 @@ bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_samplin
         }
         if (sampling->min_p > 0) {
             size_t i = 0;
-            for (total = 0; i < n && sampler->weights[i] >= (double) sampling->min_p; i++) /* the best one's weight is 1 */
+            for (total = 0; i < n && sampler->weights[i] >= (double) sampling->min_p;
+                 i++) /* the best one's weight is 1 */
                 total += sampler->weights[i];
             n = i;
         }

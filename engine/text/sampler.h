@@ -39,8 +39,8 @@ typedef struct wl_sample {
 
 /* logits[n_vocab], finite or -inf; `position` is the index that the new token will have in its sequence. A row with NaN or without any
  * finite logit fails with WL_ERROR_INTERNAL. */
-bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_sampling *sampling, uint64_t position, wl_sample *out,
-                      wl_error *err);
+bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_sampling *sampling, uint64_t position,
+                      wl_sample *out, wl_error *err);
 
 /* Uniform in [0, 1) with 53 bits from (seed, position): two rounds of the SplitMix64 finalizer (Steele et al. 2014). */
 double wl_sampling_uniform (uint64_t seed, uint64_t position);

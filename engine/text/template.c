@@ -123,7 +123,8 @@ static bool render_all (render *r, const json_t *variables)
     return jinja_fill_dict (r, r->variables, "render", &call) && jinja_run_template (r) && jinja_emit (r, "", 0);
 }
 
-char *wl_template_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, size_t *length, wl_error *err)
+char *wl_template_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, size_t *length,
+                          wl_error *err)
 {
     wl_error own = {0}; /* err may be NULL, or already hold a failure */
     render r = {.tmpl = tmpl, .now = now, .err = &own, .steps_left = MAX_STEPS, .line = 1};

@@ -25,6 +25,7 @@ void wl_template_free (wl_template **tmpl);
  * the caller passes); key order of objects is kept. `now` is what strftime_now and date functions see (broken-down local time).
  * Returns malloc'd text with *length, or NULL with WL_ERROR_INPUT: the template's own message (raise_exception), the failing line, or the bound that
  * was exceeded. */
-char *wl_template_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, size_t *length, wl_error *err);
+char *wl_template_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, size_t *length,
+                          wl_error *err);
 
 #endif

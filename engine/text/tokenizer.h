@@ -37,8 +37,8 @@ typedef struct wl_tokens {
  *  add_bos      whether the tokens that the model itself would add (BOS, EOS per tokenizer.ggml.add_*_token) are added
  *  parse_special whether the text of special tokens ("<|im_start|>") is recognised; false treats it as plain text
  * out->ids is replaced; the caller frees it. */
-bool wl_tokenizer_encode (const wl_tokenizer *tokenizer, const char *text, size_t length, bool add_bos, bool parse_special,
-                          wl_tokens *out, wl_error *err);
+bool wl_tokenizer_encode (const wl_tokenizer *tokenizer, const char *text, size_t length, bool add_bos,
+                          bool parse_special, wl_tokens *out, wl_error *err);
 
 /* The bytes of one token; control tokens are empty unless `special`. The text is owned by the tokenizer; not NUL-terminated. False for an id
  * out of range. Undoes byte-level encoding, U+2581 and <0xXX>. */

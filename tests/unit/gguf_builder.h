@@ -51,7 +51,7 @@ static inline void put_text (bytes *b, const char *text, size_t length)
 
 static inline gguf_builder new_builder (void)
 {
-    return (gguf_builder) {.version = 3, .alignment = 32};
+    return (gguf_builder){.version = 3, .alignment = 32};
 }
 
 /* A key and the type of its value, which the caller puts behind it. */
@@ -89,7 +89,8 @@ static inline void add_text (gguf_builder *g, const char *key, const char *text)
 }
 
 /* An array of `count` elements of `type`, `length` bytes together. */
-static inline void add_array (gguf_builder *g, const char *key, uint32_t type, uint64_t count, const void *elements, size_t length)
+static inline void add_array (gguf_builder *g, const char *key, uint32_t type, uint64_t count, const void *elements,
+                              size_t length)
 {
     bytes *b = add_key (g, key, 9);
     put_u32 (b, type);
@@ -104,7 +105,8 @@ static inline void add_texts (gguf_builder *g, const char *key, const char *cons
         put_text (&g->pairs, texts[i], strlen (texts[i]));
 }
 
-static inline void add_tensor (gguf_builder *g, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, uint64_t offset)
+static inline void add_tensor (gguf_builder *g, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims,
+                               uint64_t offset)
 {
     put_text (&g->tensors, name, strlen (name));
     put_u32 (&g->tensors, n_dims);
@@ -128,7 +130,7 @@ static inline uint8_t *build (gguf_builder *g, size_t *length)
     while (g->data_bytes && file.length % g->alignment)
         put (&file, "", 1);
     for (size_t i = 0; i < g->data_bytes; i++)
-        put (&file, (uint8_t[1]) {(uint8_t) i}, 1);
+        put (&file, (uint8_t[1]){(uint8_t) i}, 1);
     free (g->pairs.data);
     free (g->tensors.data);
     memset (g, 0, sizeof *g);

@@ -129,7 +129,8 @@ static void values_that_do_not_fit_leave_the_default (void **state)
     size_t length = 7;
     assert_false (wl_gguf_u32 (gguf, "absent", &u) || wl_gguf_u32 (gguf, "i8", &u) || wl_gguf_u32 (gguf, "u64", &u));
     assert_false (wl_gguf_u32 (gguf, "yes", &u) || wl_gguf_u32 (gguf, "f32", &u) || wl_gguf_u32 (gguf, "numbers", &u));
-    assert_false (wl_gguf_u64 (gguf, "i64", &w) || wl_gguf_i64 (gguf, "u64", &i) || wl_gguf_i64 (gguf, "general.architecture", &i));
+    assert_false (wl_gguf_u64 (gguf, "i64", &w) || wl_gguf_i64 (gguf, "u64", &i) ||
+                  wl_gguf_i64 (gguf, "general.architecture", &i));
     assert_false (wl_gguf_f32 (gguf, "yes", &f) || wl_gguf_f32 (gguf, "texts", &f) || wl_gguf_bool (gguf, "u8", &b));
     assert_false (wl_gguf_text (gguf, "u8", &t) || wl_gguf_text (gguf, "texts", &t));
     assert_false (wl_gguf_array (gguf, "u8", &element, &length));
@@ -180,7 +181,8 @@ static void tensors_are_described_and_lie_where_the_file_says (void **state)
     assert_non_null (t);
     assert_ptr_equal (t, wl_gguf_tensor (gguf, 1));
     assert_true (t->n_dims == 1 && t->dims[0] == 64 && t->dims[1] == 1 && t->dims[3] == 1 && t->bytes == 256);
-    assert_true (t->offset % 32 == 0 && (const uint8_t *) t->data == file + t->offset && *(const uint8_t *) t->data == 288 % 256);
+    assert_true (t->offset % 32 == 0 && (const uint8_t *) t->data == file + t->offset &&
+                 *(const uint8_t *) t->data == 288 % 256);
     assert_int_equal (wl_gguf_tensor (gguf, 0)->bytes, 288);
     assert_int_equal (wl_gguf_header (gguf).length + 288, t->offset);
     assert_null (wl_gguf_find_tensor (gguf, "output_norm"));
@@ -365,8 +367,8 @@ static void unsound_metadata_is_refused (void **state)
 }
 
 /* A file whose only tensor is the given one, with 4096 bytes of data. */
-static void assert_tensor_refused (const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, uint64_t offset,
-                                   const char *reason)
+static void assert_tensor_refused (const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims,
+                                   uint64_t offset, const char *reason)
 {
     gguf_builder g = new_builder ();
     add_tensor (&g, name, type, n_dims, dims, offset);
@@ -377,7 +379,8 @@ static void assert_tensor_refused (const char *name, uint32_t type, uint32_t n_d
 static void unsound_tensors_are_refused (void **state)
 {
     (void) state;
-    const uint64_t zero[] = {0}, zero_rows[] = {64, 0}, huge[] = {(uint64_t) 1 << 62}, product[] = {(uint64_t) 1 << 33, (uint64_t) 1 << 33};
+    const uint64_t zero[] = {0}, zero_rows[] = {64, 0}, huge[] = {(uint64_t) 1 << 62},
+                   product[] = {(uint64_t) 1 << 33, (uint64_t) 1 << 33};
     const uint64_t five[] = {1, 1, 1, 1, 1}, odd[] = {100}, large[] = {2048}, wraps[] = {(uint64_t) 1 << 63, 2};
     char long_name[300];
     memset (long_name, 'n', sizeof long_name - 1);
@@ -579,11 +582,11 @@ static void an_unsound_split_model_is_refused (void **state)
     assert_non_null (strstr (err.text, "big-00002-of-00003.gguf: cannot be opened"));
     write_part (f, 1, 3, 2, "second");
     assert_file_refused (other, "give the first part");
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_null (wl_gguf_open (first, &err));
     assert_non_null (strstr (err.text, "is not part 2 of 3"));
     write_part (f, 1, 3, 1, "first");
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_null (wl_gguf_open (first, &err));
     assert_non_null (strstr (err.text, "first stands in the model twice"));
     snprintf (other, sizeof other, "%s/renamed.gguf", f->path);

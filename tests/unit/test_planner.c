@@ -24,19 +24,40 @@ typedef struct fixture {
 static void make_model (fixture *f, uint32_t n_layers, const uint32_t *rows, uint32_t n_vocab)
 {
     memset (f, 0, sizeof *f);
-    f->embedding = (wl_tensor) {.name = "token_embd.weight", .type = WL_TYPE_F32, .n_dims = 2, .dims = {D, n_vocab, 1, 1}, .bytes = (uint64_t) n_vocab * D * 4};
-    f->norm = (wl_tensor) {.name = "output_norm.weight", .type = WL_TYPE_F32, .n_dims = 1, .dims = {D, 1, 1, 1}, .bytes = D * 4};
+    f->embedding = (wl_tensor){.name = "token_embd.weight",
+                               .type = WL_TYPE_F32,
+                               .n_dims = 2,
+                               .dims = {D, n_vocab, 1, 1},
+                               .bytes = (uint64_t) n_vocab * D * 4};
+    f->norm = (wl_tensor){
+        .name = "output_norm.weight", .type = WL_TYPE_F32, .n_dims = 1, .dims = {D, 1, 1, 1}, .bytes = D * 4};
     for (uint32_t i = 0; i < n_layers; i++) {
-        f->layers[i] = (wl_tensor) {.name = "blk", .type = WL_TYPE_F32, .n_dims = 2, .dims = {D, rows[i], 1, 1}, .bytes = (uint64_t) rows[i] * D * 4};
+        f->layers[i] = (wl_tensor){.name = "blk",
+                                   .type = WL_TYPE_F32,
+                                   .n_dims = 2,
+                                   .dims = {D, rows[i], 1, 1},
+                                   .bytes = (uint64_t) rows[i] * D * 4};
         f->places[i][WL_ROLE_FFN_UP] = &f->layers[i];
     }
-    f->model = (wl_model) {.n_layers = n_layers, .d_model = D, .d_ff = D, .n_heads = 1, .n_kv_heads = 1, .head_dim = D, .n_vocab = n_vocab, .rope_dims = D,
-                           .token_embedding = &f->embedding, .output = &f->embedding, .output_norm = &f->norm, .tensors = f->places, .layers = f->plans};
+    f->model = (wl_model){.n_layers = n_layers,
+                          .d_model = D,
+                          .d_ff = D,
+                          .n_heads = 1,
+                          .n_kv_heads = 1,
+                          .head_dim = D,
+                          .n_vocab = n_vocab,
+                          .rope_dims = D,
+                          .token_embedding = &f->embedding,
+                          .output = &f->embedding,
+                          .output_norm = &f->norm,
+                          .tensors = f->places,
+                          .layers = f->plans};
 }
 
 static wl_plan_request request_for (const fixture *f, const wl_plan_worker *workers, uint32_t n)
 {
-    return (wl_plan_request) {.model = &f->model, .workers = workers, .n_workers = n, .n_pages = 1, .max_rows = 1, .max_logit_rows = 1};
+    return (wl_plan_request){
+        .model = &f->model, .workers = workers, .n_workers = n, .n_pages = 1, .max_rows = 1, .max_logit_rows = 1};
 }
 
 static uint64_t largest (const wl_plan_stage *stages, uint32_t n)
@@ -68,7 +89,8 @@ static uint64_t best_by_trial (const fixture *f, uint32_t first, uint32_t n_stag
 static void splits_are_complete_and_as_even_as_any (void **state)
 {
     (void) state;
-    const wl_plan_worker workers[] = {{"a", UINT64_MAX}, {"b", UINT64_MAX}, {"c", UINT64_MAX}, {"d", UINT64_MAX}, {"e", UINT64_MAX}};
+    const wl_plan_worker workers[] = {
+        {"a", UINT64_MAX}, {"b", UINT64_MAX}, {"c", UINT64_MAX}, {"d", UINT64_MAX}, {"e", UINT64_MAX}};
     srand (7);
     for (int round = 0; round < 200; round++) {
         fixture f;
@@ -140,7 +162,9 @@ static void a_split_by_hand_must_be_whole (void **state)
     const uint32_t rows[6] = {1, 1, 1, 1, 1, 1};
     const wl_plan_worker workers[] = {{"a", UINT64_MAX}, {"b", UINT64_MAX}};
     const char *const good[] = {"0-2,3-5", "0,1-5", "0-4,5"};
-    const char *const bad[] = {"0-1,3-5", "0-3,3-5", "0-2,3-6", "0-5", "0-1,2-3,4-5", "1-2,3-5", "0-2,3-4", "", "a-b", "0-2;3-5", "0-2,", ",0-5", "2-0,3-5", "0-,1-5", "-1-5", "0-2,3-99999999999999999999"};
+    const char *const bad[] = {
+        "0-1,3-5", "0-3,3-5", "0-2,3-6", "0-5",  "0-1,2-3,4-5", "1-2,3-5", "0-2,3-4", "",
+        "a-b",     "0-2;3-5", "0-2,",    ",0-5", "2-0,3-5",     "0-,1-5",  "-1-5",    "0-2,3-99999999999999999999"};
     make_model (&f, 6, rows, 8);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         wl_plan_stage stages[2];

@@ -27,7 +27,7 @@ static int32_t draw (const wl_sampling *sampling, uint64_t position)
 static void greedy_takes_the_best_and_the_first_of_equals (void **state)
 {
     (void) state;
-    assert_int_equal (draw (&(wl_sampling) {.temperature = 0, .top_p = 1}, 5), 1);
+    assert_int_equal (draw (&(wl_sampling){.temperature = 0, .top_p = 1}, 5), 1);
 }
 
 static void the_logprob_is_of_the_unmodified_distribution (void **state)
@@ -36,7 +36,7 @@ static void the_logprob_is_of_the_unmodified_distribution (void **state)
     wl_error err = {0};
     wl_sample sample;
     wl_sampler *sampler = wl_sampler_new (N, &err);
-    wl_sampler_draw (sampler, logits, &(wl_sampling) {.temperature = 0.1f, .top_k = 1, .top_p = 1}, 0, &sample, &err);
+    wl_sampler_draw (sampler, logits, &(wl_sampling){.temperature = 0.1f, .top_k = 1, .top_p = 1}, 0, &sample, &err);
     double sum = exp (1.0) + 2 * exp (3.0) + exp (2.0) + exp (0.0);
     assert_true (fabs ((double) sample.logprob - (3.0 - log (sum))) < 1e-6);
     wl_sampler_free (&sampler);
@@ -64,7 +64,7 @@ static void frequencies_follow_the_softmax (void **state)
     for (float temperature = 0.5f; temperature <= 2.0f; temperature *= 2) {
         size_t counts[N];
         double sum = 0;
-        count_draws (&(wl_sampling) {.temperature = temperature, .top_p = 1, .seed = 11}, DRAWS, counts);
+        count_draws (&(wl_sampling){.temperature = temperature, .top_p = 1, .seed = 11}, DRAWS, counts);
         for (size_t i = 0; i < N; i++)
             sum += exp ((double) logits[i] / (double) temperature);
         for (size_t i = 0; i < N; i++) {
@@ -136,7 +136,7 @@ static void logits_that_are_not_numbers_fail (void **state)
     for (size_t i = 0; i < 3; i++) {
         wl_error why = {0};
         wl_sample sample;
-        assert_false (wl_sampler_draw (sampler, rows[i], &(wl_sampling) {.top_p = 1}, 0, &sample, &why));
+        assert_false (wl_sampler_draw (sampler, rows[i], &(wl_sampling){.top_p = 1}, 0, &sample, &why));
         assert_int_equal (why.code, WL_ERROR_INTERNAL);
     }
     wl_sampler_free (&sampler);
@@ -145,7 +145,9 @@ static void logits_that_are_not_numbers_fail (void **state)
 static void parameters_out_of_range_are_refused (void **state)
 {
     (void) state;
-    const wl_sampling bad[] = {{.temperature = -1, .top_p = 1}, {.temperature = NAN, .top_p = 1}, {.top_p = 0}, {.top_p = 1.5f}, {.top_p = 1, .min_p = -0.1f}, {.top_p = 1, .min_p = 2}};
+    const wl_sampling bad[] = {
+        {.temperature = -1, .top_p = 1}, {.temperature = NAN, .top_p = 1}, {.top_p = 0}, {.top_p = 1.5f},
+        {.top_p = 1, .min_p = -0.1f},    {.top_p = 1, .min_p = 2}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         wl_error err = {0};
         assert_false (wl_sampling_check (&bad[i], &err));

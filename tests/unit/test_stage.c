@@ -26,10 +26,11 @@ typedef struct fixture {
     uint32_t n_tokens;
 } fixture;
 
-static const char *const tiny_models[] = {"granite-tiny-BF16",   "granite-tiny-F16",    "granite-tiny-IQ4_NL", "granite-tiny-IQ4_XS", "granite-tiny-Q2_K",
-                                          "granite-tiny-Q3_K_M", "granite-tiny-Q4_0",   "granite-tiny-Q4_1",   "granite-tiny-Q4_K_M", "granite-tiny-Q5_0",
-                                          "granite-tiny-Q5_1",   "granite-tiny-Q5_K_M", "granite-tiny-Q6_K",   "granite-tiny-Q8_0",   "llama-tiny-Q4_K_M",
-                                          "qwen2-tiny-Q4_K_M",   "qwen3-tiny-Q4_K_M"};
+static const char *const tiny_models[] = {
+    "granite-tiny-BF16",   "granite-tiny-F16",    "granite-tiny-IQ4_NL", "granite-tiny-IQ4_XS", "granite-tiny-Q2_K",
+    "granite-tiny-Q3_K_M", "granite-tiny-Q4_0",   "granite-tiny-Q4_1",   "granite-tiny-Q4_K_M", "granite-tiny-Q5_0",
+    "granite-tiny-Q5_1",   "granite-tiny-Q5_K_M", "granite-tiny-Q6_K",   "granite-tiny-Q8_0",   "llama-tiny-Q4_K_M",
+    "qwen2-tiny-Q4_K_M",   "qwen3-tiny-Q4_K_M"};
 enum { N_TINY = sizeof tiny_models / sizeof tiny_models[0] };
 
 /* False where the references are not on this machine. */
@@ -38,7 +39,7 @@ static bool open_fixture (fixture *f, const char *name)
     const char *shared = getenv ("WOOLLY_SHARED");
     char path[1024];
     wl_error err = {0};
-    *f = (fixture) {0};
+    *f = (fixture){0};
     snprintf (path, sizeof path, "%s/goldens/tiny/%s.json", shared ? shared : "", name);
     f->golden = shared ? json_load_file (path, 0, NULL) : NULL;
     if (!f->golden)
@@ -101,8 +102,8 @@ static float *compute (const fixture *f, const shape *as)
         wl_span spans[2];
         uint32_t n_spans = 0;
         if (n_guests)
-            spans[n_spans++] = (wl_span) {n_guests, at, pages[1], 4};
-        spans[n_spans++] = (wl_span) {n, at, pages[0], 4};
+            spans[n_spans++] = (wl_span){n_guests, at, pages[1], 4};
+        spans[n_spans++] = (wl_span){n, at, pages[0], 4};
         for (uint32_t i = 0; i < n_guests; i++)
             tokens[i] = f->tokens[(at + i + 7) % f->n_tokens];
         for (uint32_t i = 0; i < n; i++) {
@@ -135,16 +136,18 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
             print_message ("skipped: no reference for %s\n", tiny_models[i]);
             continue;
         }
-        float *logits = compute (&f, &(shape) {1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL)});
+        float *logits = compute (&f, &(shape){1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL)});
         size_t n_vocab = f.model->n_vocab, stride = wl_stage_logit_stride (f.model);
         float *exact = malloc (n_vocab * sizeof *exact);
         double difference = 0, norm = 0;
-        json_t *positions = json_object_get (f.golden, "positions"), *rows = json_object_get (f.golden, "logits_f32_le_base64");
+        json_t *positions = json_object_get (f.golden, "positions"),
+               *rows = json_object_get (f.golden, "logits_f32_le_base64");
         for (size_t p = 0; p < json_array_size (positions); p++) {
             size_t length, position = (size_t) json_integer_value (json_array_get (positions, p));
             json_t *text = json_array_get (rows, p);
-            assert_int_equal (sodium_base642bin ((unsigned char *) exact, n_vocab * sizeof *exact, json_string_value (text), json_string_length (text),
-                                                 "", &length, NULL, sodium_base64_VARIANT_ORIGINAL),
+            assert_int_equal (sodium_base642bin ((unsigned char *) exact, n_vocab * sizeof *exact,
+                                                 json_string_value (text), json_string_length (text), "", &length, NULL,
+                                                 sodium_base64_VARIANT_ORIGINAL),
                               0);
             assert_int_equal (length, n_vocab * sizeof *exact);
             for (size_t v = 0; v < n_vocab; v++) {
@@ -153,8 +156,10 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
                 norm += (double) exact[v] * (double) exact[v];
             }
         }
-        double error = sqrt (difference / norm), peer = json_number_value (json_object_get (f.golden, "peer_relative_error"));
-        print_message ("%-22s relative error %.6f, the peer's %.6f, ratio %.3f\n", tiny_models[i], error, peer, error / peer);
+        double error = sqrt (difference / norm),
+               peer = json_number_value (json_object_get (f.golden, "peer_relative_error"));
+        print_message ("%-22s relative error %.6f, the peer's %.6f, ratio %.3f\n", tiny_models[i], error, peer,
+                       error / peer);
         /* float weights: both are at the level of f32 and f16 rounding */
         assert_true (error <= 1.1 * peer || error < 5e-4);
         free (exact);
@@ -166,25 +171,27 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
 static void results_do_not_depend_on_stages_steps_threads_company_or_kernels (void **state)
 {
     (void) state;
-    static const char *const names[] = {"granite-tiny-Q4_K_M", "granite-tiny-Q4_1", "granite-tiny-F16", "qwen3-tiny-Q4_K_M"};
+    static const char *const names[] = {"granite-tiny-Q4_K_M", "granite-tiny-Q4_1", "granite-tiny-F16",
+                                        "qwen3-tiny-Q4_K_M"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         fixture f;
         if (!open_fixture (&f, names[i])) {
             print_message ("skipped: no %s\n", names[i]);
             continue;
         }
-        float *expected = compute (&f, &(shape) {1, 1, MAX_ROWS, false, &wl_kernels_scalar});
+        float *expected = compute (&f, &(shape){1, 1, MAX_ROWS, false, &wl_kernels_scalar});
         const wl_kernels *all[8];
         size_t n_isas = wl_kernels_all (all, 8);
         for (size_t isa = 0; isa < n_isas; isa++) {
-            const shape shapes[] = {{1, 1, MAX_ROWS, false, all[isa]}, {2, 2, 17, false, all[isa]}, {1, 2, 1, false, all[isa]},
-                                    {f.model->n_layers, 1, 5, true, all[isa]}, {2, 3, 1, true, all[isa]}, {1, 2, 64, true, all[isa]}};
+            const shape shapes[] = {{1, 1, MAX_ROWS, false, all[isa]}, {2, 2, 17, false, all[isa]},
+                                    {1, 2, 1, false, all[isa]},        {f.model->n_layers, 1, 5, true, all[isa]},
+                                    {2, 3, 1, true, all[isa]},         {1, 2, 64, true, all[isa]}};
             for (size_t j = 0; j < sizeof shapes / sizeof shapes[0]; j++) {
                 float *got = compute (&f, &shapes[j]);
                 size_t bytes = f.n_tokens * wl_stage_logit_stride (f.model) * sizeof *got;
                 if (memcmp (got, expected, bytes) != 0)
-                    fail_msg ("%s: %s kernels, %u stages, %u threads, %u rows a step differ", names[i], all[isa]->isa, shapes[j].n_stages, shapes[j].n_threads,
-                              shapes[j].rows_per_step);
+                    fail_msg ("%s: %s kernels, %u stages, %u threads, %u rows a step differ", names[i], all[isa]->isa,
+                              shapes[j].n_stages, shapes[j].n_threads, shapes[j].rows_per_step);
                 wl_free_aligned (got);
             }
         }
@@ -209,17 +216,20 @@ static void a_step_that_breaks_a_bound_is_refused (void **state)
     const uint32_t pages[] = {0, 1}, wild[] = {0, N_PAGES};
     const int32_t tokens[] = {1, 2}, no_tokens[] = {1, (int32_t) f.model->n_vocab}, negative[] = {-1, 0};
     const uint32_t rows[] = {0, 1}, unordered[] = {1, 0}, outside[] = {0, 2};
-    const wl_span good = {2, 0, pages, 1}, beyond = {2, 63, pages, 1}, wrapped = {2, UINT32_MAX, pages, 2}, wild_pages = {2, 0, wild, 2}, many_pages = {2, 0, pages, N_PAGES + 1},
-                  empty = {0, 0, pages, 1}, three = {3, 0, pages, 1};
+    const wl_span good = {2, 0, pages, 1}, beyond = {2, 63, pages, 1}, wrapped = {2, UINT32_MAX, pages, 2},
+                  wild_pages = {2, 0, wild, 2}, many_pages = {2, 0, pages, N_PAGES + 1}, empty = {0, 0, pages, 1},
+                  three = {3, 0, pages, 1};
     const struct {
         wl_batch batch;
         bool ok;
     } cases[] = {
-        {{2, 1, &good, tokens, rows, 2}, true},         {{2, 1, &beyond, tokens, rows, 2}, false},   {{2, 1, &wrapped, tokens, rows, 2}, false},
-        {{2, 1, &wild_pages, tokens, rows, 2}, false},  {{2, 1, &many_pages, tokens, rows, 2}, false}, {{2, 1, &empty, tokens, rows, 2}, false},
-        {{2, 1, &three, tokens, rows, 2}, false},       {{2, 0, NULL, tokens, rows, 2}, false},      {{0, 0, NULL, tokens, rows, 0}, false},
-        {{2, 1, &good, no_tokens, rows, 2}, false},     {{2, 1, &good, negative, rows, 2}, false},   {{2, 1, &good, tokens, unordered, 2}, false},
-        {{2, 1, &good, tokens, outside, 2}, false},     {{MAX_ROWS + 1, 1, &good, tokens, rows, 2}, false},
+        {{2, 1, &good, tokens, rows, 2}, true},        {{2, 1, &beyond, tokens, rows, 2}, false},
+        {{2, 1, &wrapped, tokens, rows, 2}, false},    {{2, 1, &wild_pages, tokens, rows, 2}, false},
+        {{2, 1, &many_pages, tokens, rows, 2}, false}, {{2, 1, &empty, tokens, rows, 2}, false},
+        {{2, 1, &three, tokens, rows, 2}, false},      {{2, 0, NULL, tokens, rows, 2}, false},
+        {{0, 0, NULL, tokens, rows, 0}, false},        {{2, 1, &good, no_tokens, rows, 2}, false},
+        {{2, 1, &good, negative, rows, 2}, false},     {{2, 1, &good, tokens, unordered, 2}, false},
+        {{2, 1, &good, tokens, outside, 2}, false},    {{MAX_ROWS + 1, 1, &good, tokens, rows, 2}, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         wl_error why = {0};

@@ -17,12 +17,12 @@ static bool feed (const wl_option_list *stops, const char *const *pieces, wl_buf
     wl_stop_filter filter;
     wl_text out;
     assert_true (wl_stop_filter_init (&filter, stops, &err));
-    *shown = (wl_buffer) {0};
+    *shown = (wl_buffer){0};
     for (; *pieces; pieces++) {
-        assert_true (wl_stop_filter_add (&filter, (wl_text) {*pieces, strlen (*pieces)}, false, &out, &err));
+        assert_true (wl_stop_filter_add (&filter, (wl_text){*pieces, strlen (*pieces)}, false, &out, &err));
         assert_true (wl_buffer_add (shown, out.data, out.length, &err));
     }
-    assert_true (wl_stop_filter_add (&filter, (wl_text) {"", 0}, true, &out, &err));
+    assert_true (wl_stop_filter_add (&filter, (wl_text){"", 0}, true, &out, &err));
     assert_true (wl_buffer_add (shown, out.data, out.length, &err));
     bool stopped = filter.stopped;
     wl_stop_filter_free (&filter);
@@ -60,7 +60,7 @@ static void an_empty_stop_string_is_refused (void **state)
     (void) state;
     wl_error err = {0};
     wl_stop_filter filter;
-    assert_false (wl_stop_filter_init (&filter, &(wl_option_list) {{""}, 1}, &err));
+    assert_false (wl_stop_filter_init (&filter, &(wl_option_list){{""}, 1}, &err));
     assert_int_equal (err.code, WL_ERROR_USAGE);
 }
 

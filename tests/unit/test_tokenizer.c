@@ -35,7 +35,7 @@ static int32_t add (vocabulary *v, const char *text, int32_t type, float score)
     strcpy (v->texts[v->n], text);
     v->types[v->n] = type;
     v->scores[v->n] = score;
-    return (int32_t)v->n++;
+    return (int32_t) v->n++;
 }
 
 /* A byte as GPT-2 writes it. */
@@ -50,8 +50,8 @@ static void write_byte (unsigned byte, char out[3])
         code = 0x143;
     size_t n = 0;
     if (code >= 0x80)
-        out[n++] = (char)(0xc0 | code >> 6);
-    out[n++] = (char)(code >= 0x80 ? 0x80 | (code & 0x3f) : code);
+        out[n++] = (char) (0xc0 | code >> 6);
+    out[n++] = (char) (code >= 0x80 ? 0x80 | (code & 0x3f) : code);
     out[n] = 0;
 }
 
@@ -96,7 +96,7 @@ static int32_t id_of (const vocabulary *v, const char *text)
 {
     for (size_t i = 0; i < v->n; i++)
         if (strcmp (v->texts[i], text) == 0)
-            return (int32_t)i;
+            return (int32_t) i;
     fail_msg ("no token %s", text);
     return -1;
 }
@@ -192,7 +192,7 @@ static size_t merge_slowly (const vocabulary *v, const char *word, size_t length
     static char parts[4096][40];
     size_t n = 0;
     for (size_t i = 0; i < length; i++)
-        write_byte ((uint8_t)word[i], parts[n++]);
+        write_byte ((uint8_t) word[i], parts[n++]);
     for (;;) {
         size_t best = v->n_merges, at = 0;
         for (size_t i = 0; i + 1 < n; i++) {
@@ -219,7 +219,7 @@ static size_t merge_slowly (const vocabulary *v, const char *word, size_t length
 
 static void merges_go_by_rank_and_then_from_the_left (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     static int32_t expected[4096];
     make_byte_bpe (&v);
@@ -227,10 +227,10 @@ static void merges_go_by_rank_and_then_from_the_left (void **state)
     srand (7);
     for (int round = 0; round < 3000; round++) {
         char word[200];
-        size_t n = 1 + (size_t)rand () % (round % 10 ? 20 : 199);
+        size_t n = 1 + (size_t) rand () % (round % 10 ? 20 : 199);
         const char *letters = round % 3 ? "abnhelotring" : "ahe";
         for (size_t i = 0; i < n; i++)
-            word[i] = letters[(size_t)rand () % strlen (letters)];
+            word[i] = letters[(size_t) rand () % strlen (letters)];
         size_t n_expected = merge_slowly (&v, word, n, expected);
         wl_tokens tokens = encode (t, word, n, false, true);
         assert_int_equal (tokens.count, n_expected);
@@ -243,7 +243,7 @@ static void merges_go_by_rank_and_then_from_the_left (void **state)
 
 static void words_are_merged_one_by_one (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     wl_tokenizer *t = make_tokenizer (&v, "gpt2", "gpt-2");
@@ -260,7 +260,7 @@ static void words_are_merged_one_by_one (void **state)
 
 static void a_word_that_is_a_token_ignores_merges_where_the_model_does (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     int32_t banana = add (&v, "banana", NORMAL, 0);
@@ -274,7 +274,7 @@ static void a_word_that_is_a_token_ignores_merges_where_the_model_does (void **s
 
 static void a_long_word_takes_no_quadratic_time (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     enum { LENGTH = 1200000 }; /* pairs looked at over and over would be 10^12 */
     make_byte_bpe (&v);
@@ -292,7 +292,7 @@ static void a_long_word_takes_no_quadratic_time (void **state)
 
 static void merges_of_parts_that_are_no_tokens_work (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     snprintf (v.merges[v.n_merges++], sizeof v.merges[0], "x y"); /* "xy" is no token … */
@@ -327,7 +327,7 @@ static void make_spm (vocabulary *v)
 
 static void scores_decide_what_sentencepiece_merges_first (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     wl_tokenizer *t = make_tokenizer (&v, "llama", NULL);
@@ -348,7 +348,7 @@ static void scores_decide_what_sentencepiece_merges_first (void **state)
 
 static void sentencepiece_falls_back_to_bytes_and_then_to_unknown (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     wl_tokenizer *t = make_tokenizer (&v, "llama", NULL);
@@ -363,7 +363,7 @@ static void sentencepiece_falls_back_to_bytes_and_then_to_unknown (void **state)
 
 static void a_space_stands_before_the_text_and_after_special_tokens (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     int32_t user = id_of (&v, "<user>"), a = id_of (&v, "a"), prefixed = id_of (&v, "▁a");
@@ -379,7 +379,7 @@ static void a_space_stands_before_the_text_and_after_special_tokens (void **stat
 
 static void gemma4_merges_by_rank_over_characters (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     static const char *const merges[][2] = {{"▁", "a"}, {"b", "c"}, {"▁a", "bc"}, {"\n", "\n"}};
@@ -398,7 +398,7 @@ static void gemma4_merges_by_rank_over_characters (void **state)
 
 static void special_tokens_are_found_and_user_tokens_even_in_plain_text (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     wl_tokenizer *t = make_tokenizer (&v, "gpt2", "gpt-2");
@@ -421,17 +421,17 @@ static void special_tokens_are_found_and_user_tokens_even_in_plain_text (void **
 
 static void bos_and_eos_are_added_as_the_file_says (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     int32_t end = id_of (&v, "<|endoftext|>"), the = id_of (&v, "the");
     for (int bos = 0; bos < 2; bos++)
         for (int eos = 0; eos < 2; eos++) {
             gguf_builder g = builder_of (&v, "gpt2", "llama-bpe");
-            add_bool (&g, "tokenizer.ggml.add_bos_token", (uint8_t)bos);
-            add_bool (&g, "tokenizer.ggml.add_eos_token", (uint8_t)eos);
+            add_bool (&g, "tokenizer.ggml.add_bos_token", (uint8_t) bos);
+            add_bool (&g, "tokenizer.ggml.add_eos_token", (uint8_t) eos);
             add_u32 (&g, "tokenizer.ggml.bos_token_id", 5);
-            add_u32 (&g, "tokenizer.ggml.eos_token_id", (uint32_t)end);
+            add_u32 (&g, "tokenizer.ggml.eos_token_id", (uint32_t) end);
             wl_tokenizer *t = tokenizer_of (&g, NULL);
             assert_true (wl_tokenizer_bos (t) == 5 && wl_tokenizer_eos (t) == end);
             assert_tokens (t, "the", true, true,
@@ -457,7 +457,7 @@ static void bos_and_eos_are_added_as_the_file_says (void **state)
 
 static void white_space_after_phi3s_special_tokens_belongs_to_them (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     int32_t user = id_of (&v, "<user>"), prefixed = id_of (&v, "▁a");
@@ -471,7 +471,7 @@ static void white_space_after_phi3s_special_tokens_belongs_to_them (void **state
 
 static void white_space_before_a_mask_belongs_to_it (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     int32_t mask = add (&v, "<mask>", CONTROL, 0), the = id_of (&v, "the");
@@ -484,7 +484,7 @@ static void white_space_before_a_mask_belongs_to_it (void **state)
 
 static void tokens_that_end_an_answer_are_known_by_id_and_by_text (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     int32_t call = add (&v, "<|call|>", CONTROL, 0), back = add (&v, "<|return|>", CONTROL, 0),
@@ -501,7 +501,7 @@ static void tokens_that_end_an_answer_are_known_by_id_and_by_text (void **state)
     assert_true (wl_tokenizer_is_end (t, call) && wl_tokenizer_is_end (t, back));
     assert_false (wl_tokenizer_is_end (t, end)); /* with those two, it ends a message only */
     assert_false (wl_tokenizer_is_end (t, 68) || wl_tokenizer_is_end (t, id_of (&v, "<|im_start|>")) ||
-                  wl_tokenizer_is_end (t, -1) || wl_tokenizer_is_end (t, (int32_t)v.n));
+                  wl_tokenizer_is_end (t, -1) || wl_tokenizer_is_end (t, (int32_t) v.n));
     wl_tokenizer_free (&t);
 }
 
@@ -535,7 +535,7 @@ static void assert_words (const char *name, const char *words)
 
 static void each_pre_tokenizer_cuts_as_its_models_do (void **state)
 {
-    (void)state;
+    (void) state;
     assert_words ("gpt-2", "It|'s| 2024|,| it|'|S|  | two|\n\n|\n|x");
     assert_words ("default", "Is| it| |202|4|?!| |200|0|$$");
     assert_words ("starcoder", "It|'s| |2|0|2|4| é|²");
@@ -569,7 +569,7 @@ static void each_pre_tokenizer_cuts_as_its_models_do (void **state)
 
 static void every_name_of_the_table_compiles (void **state)
 {
-    (void)state;
+    (void) state;
     static const char *const names[] = {"default",
                                         "llama3",
                                         "llama-v3",
@@ -649,7 +649,7 @@ static void every_name_of_the_table_compiles (void **state)
 
 static void words_cover_any_bytes_without_gaps (void **state)
 {
-    (void)state;
+    (void) state;
     static const char *const names[] = {"gpt-2",  "llama-bpe", "deepseek-v3", "tiny_aya", "superbpe",
                                         "gpt-4o", "kimi-k2",   "afmoe",       "default"};
     srand (8);
@@ -657,12 +657,12 @@ static void words_cover_any_bytes_without_gaps (void **state)
         pretokenizer *p = pretokenizer_new ((wl_text){names[k], strlen (names[k])}, "here", NULL);
         assert_non_null (p);
         for (int round = 0; round < 1000; round++) {
-            size_t n = (size_t)rand () % 60, at = 0;
+            size_t n = (size_t) rand () % 60, at = 0;
             char *text = malloc (n + 1);
             spans words;
             assert_non_null (text);
             for (size_t i = 0; i < n; i++)
-                text[i] = (char)(round % 2 ? rand () : "a1 \n'\xe2\x82\xac\xf0\x9f\x99\x82"[rand () % 12]);
+                text[i] = (char) (round % 2 ? rand () : "a1 \n'\xe2\x82\xac\xf0\x9f\x99\x82"[rand () % 12]);
             assert_true (pretokenizer_split (p, text, n, &words, NULL));
             for (size_t i = 0; i < words.count; i++) {
                 assert_true (words.items[i].start == at && words.items[i].length > 0);
@@ -678,7 +678,7 @@ static void words_cover_any_bytes_without_gaps (void **state)
 
 static void characters_newer_than_the_library_are_classified (void **state)
 {
-    (void)state;
+    (void) state;
     assert_words ("deepseek-v3", "a| 🫨🫩|b");              /* symbols of Unicode 15 and 16 */
     assert_words ("llama-bpe", "\U00031350\U000323af|1");       /* letters of Unicode 15 */
     assert_words ("llama-bpe", "x|\U00010d40\U00010d41|!");     /* digits of Unicode 16 */
@@ -712,7 +712,7 @@ static void assert_stream (const wl_tokenizer *t, const int32_t *ids, const char
 
 static void whole_characters_are_shown_and_cut_ones_held_back (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     wl_tokenizer *t = make_tokenizer (&v, "gpt2", "gpt-2");
@@ -728,18 +728,18 @@ static void whole_characters_are_shown_and_cut_ones_held_back (void **state)
     wl_error err = {0};
     wl_detokenizer *d = wl_detokenizer_new (t, true, NULL);
     assert_true (wl_detokenizer_add (d, id_of (&v, "<|im_start|>"), &text, NULL) && text.length == 12);
-    assert_false (wl_detokenizer_add (d, (int32_t)v.n, &text, &err));
+    assert_false (wl_detokenizer_add (d, (int32_t) v.n, &text, &err));
     assert_int_equal (err.code, WL_ERROR_INTERNAL);
     wl_detokenizer_free (&d);
     assert_false (wl_tokenizer_token_text (t, -1, true, &text) ||
-                  wl_tokenizer_token_text (t, (int32_t)v.n, true, &text));
+                  wl_tokenizer_token_text (t, (int32_t) v.n, true, &text));
     assert_true (wl_tokenizer_token_text (t, id_of (&v, "<|spare|>"), false, &text) && text.length == 0);
     wl_tokenizer_free (&t);
 }
 
 static void the_space_that_was_put_before_the_text_is_taken_away (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_spm (&v);
     wl_tokenizer *t = make_tokenizer (&v, "llama", NULL);
@@ -754,7 +754,7 @@ static void the_space_that_was_put_before_the_text_is_taken_away (void **state)
 
 static void any_bytes_survive_tokens_and_back (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary bytes_v, spm_v;
     make_byte_bpe (&bytes_v);
     make_spm (&spm_v);
@@ -764,9 +764,9 @@ static void any_bytes_survive_tokens_and_back (void **state)
     for (int round = 0; round < 4000; round++) {
         const wl_tokenizer *t = tokenizers[round % 2];
         char text[80], back[400];
-        size_t n = (size_t)rand () % sizeof text, n_back = 0;
+        size_t n = (size_t) rand () % sizeof text, n_back = 0;
         for (size_t i = 0; i < n; i++)
-            text[i] = (char)(round % 3 ? rand () : "ab \n\xe2\x96\x82\xc3"[rand () % 8]);
+            text[i] = (char) (round % 3 ? rand () : "ab \n\xe2\x96\x82\xc3"[rand () % 8]);
         wl_tokens tokens = encode (t, text, n, false, false);
         wl_detokenizer *d = wl_detokenizer_new (t, true, NULL);
         wl_text part;
@@ -800,7 +800,7 @@ static void assert_refused (gguf_builder *g, const char *reason)
 
 static void what_a_file_lacks_is_named (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     static const char *const two[] = {"a", "b"}, *const bad_merges[] = {"a", "a ", " a", "ab", ""};
     make_byte_bpe (&v);
@@ -844,7 +844,7 @@ static void what_a_file_lacks_is_named (void **state)
 
 static void failing_allocations_are_reported (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     gguf_builder g = builder_of (&v, "gpt2", "llama-bpe");
@@ -885,7 +885,7 @@ static void failing_allocations_are_reported (void **state)
 
 static void damaged_vocabularies_are_refused_or_work (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     make_byte_bpe (&v);
     gguf_builder g = builder_of (&v, "gpt2", "gpt-2");
@@ -899,7 +899,7 @@ static void damaged_vocabularies_are_refused_or_work (void **state)
         assert_non_null (damaged);
         memcpy (damaged, file, length);
         for (int n = rand () % 3 + 1; n > 0; n--)
-            damaged[24 + (size_t)rand () % (length - 24)] = (uint8_t)rand ();
+            damaged[24 + (size_t) rand () % (length - 24)] = (uint8_t) rand ();
         wl_gguf *gguf = wl_gguf_open_memory (damaged, length, "damaged", NULL);
         wl_tokenizer *t = gguf ? wl_tokenizer_new (gguf, &err) : NULL;
         assert_true (!gguf || t || err.code == WL_ERROR_INPUT);
@@ -945,7 +945,7 @@ static void *encode_many (void *context)
 
 static void threads_share_a_tokenizer (void **state)
 {
-    (void)state;
+    (void) state;
     static vocabulary v;
     static job jobs[4];
     pthread_t threads[4];
@@ -977,7 +977,7 @@ static char *read_all (const char *path, size_t *length)
     if (!in)
         return NULL;
     fseek (in, 0, SEEK_END);
-    *length = (size_t)ftell (in);
+    *length = (size_t) ftell (in);
     rewind (in);
     char *data = malloc (*length + 1);
     assert_non_null (data);
@@ -1030,7 +1030,7 @@ static void check_vocabulary (const char *folder, const char *name)
 
 static void shared_vocabularies_give_the_ids_of_the_models_own_tokenizers (void **state)
 {
-    (void)state;
+    (void) state;
     static const char *const names[] = {"ggml-vocab-gpt-2", "ggml-vocab-llama-bpe", "ggml-vocab-llama-spm",
                                         "ggml-vocab-qwen2", "ggml-vocab-refact",    "ggml-vocab-starcoder"};
     const char *shared = getenv ("WOOLLY_SHARED");
