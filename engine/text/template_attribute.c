@@ -12,6 +12,8 @@ static bool sequence_count (render *r, value self, const value *args, const argu
     (void) call;
     int64_t n = 0;
     bool same;
+    if (!jinja_list_of (r, self, &self))
+        return false;
     for (uint32_t i = 0; i < self.length; i++) {
         if (!jinja_equal (r, self.as.items[i], args[0], &same))
             return false;
@@ -26,6 +28,9 @@ static bool sequence_index (render *r, value self, const value *args, const argu
     (void) call;
     int64_t first, last;
     bool same;
+    const char *type = jinja_type_name (self);
+    if (!jinja_list_of (r, self, &self))
+        return false;
     if (!jinja_clamp_index (r, args[1], self.length, 0, 0, self.length, &first) ||
         !jinja_clamp_index (r, args[2], self.length, self.length, 0, self.length, &last))
         return false;
@@ -37,7 +42,7 @@ static bool sequence_index (render *r, value self, const value *args, const argu
             return true;
         }
     }
-    return jinja_fail (r, "%s.index(x): x not in %s", jinja_type_name (self), jinja_type_name (self));
+    return jinja_fail (r, "%s.index(x): x not in %s", type, type);
 }
 
 static bool copy_self (render *r, value self, const value *args, const arguments *call, value *out)
@@ -291,6 +296,7 @@ static const callable *find_method (value object, value name)
     case VALUE_LIST:
         return jinja_find_in (list_methods, N_OF (list_methods), text, length);
     case VALUE_TUPLE:
+    case VALUE_RANGE:
         return jinja_find_in (list_methods, N_OF (list_methods) - 1, text, length); /* no copy */
     case VALUE_DICT:
         return jinja_find_in (dict_methods, N_OF (dict_methods), text, length);

@@ -46,9 +46,8 @@ static bool next_character (render *r, iterator *it, value *out, bool *more)
     if (*more) {
         const char *next = at;
         uint32_t code = jinja_next_code_point (&next);
-        uint8_t markup = it->source.flags & TEXT_MARKUP;
         it->position += next - at;
-        *out = value_text (at, (size_t) (next - at), (uint8_t) ((code < 0x80 ? TEXT_ASCII : 0) | markup));
+        *out = value_text (at, (size_t) (next - at), code < 0x80 ? TEXT_ASCII : 0); /* of Markup, too */
     }
     return jinja_charge (r, 0);
 }

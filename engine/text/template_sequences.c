@@ -10,6 +10,14 @@ static bool flag (value v)
     return is_given (v) && jinja_truth (v);
 }
 
+/* sorted () takes its `reverse` as an int. */
+static bool reverse_flag (render *r, value v, bool *out)
+{
+    *out = is_int (v) && int_of (v) != 0;
+    return !is_given (v) || is_int (v) ||
+           jinja_fail (r, "'%s' object cannot be interpreted as an integer", jinja_type_name (v));
+}
+
 /* A list of its own, to be rearranged. */
 static bool copied_list (render *r, value v, value **items, uint32_t *count)
 {
@@ -425,13 +433,15 @@ FILTER (filter_sort)
     (void) call;
     value *items, *keys;
     uint32_t count;
-    if (!copied_list (r, self, &items, &count) || !(keys = jinja_new (r, count, sizeof *keys)))
+    bool reverse;
+    if (!reverse_flag (r, args[0], &reverse) || !copied_list (r, self, &items, &count) ||
+        !(keys = jinja_new (r, count, sizeof *keys)))
         return false;
     for (uint32_t i = 0; i < count; i++)
         if (!sort_key (r, items[i], args[2], flag (args[1]), &keys[i]))
             return false;
     *out = value_sequence (VALUE_LIST, items, count);
-    return jinja_sort (r, keys, items, count, flag (args[0]));
+    return jinja_sort (r, keys, items, count, reverse);
 }
 
 FILTER (filter_dictsort)
@@ -439,13 +449,15 @@ FILTER (filter_dictsort)
     (void) call;
     value *items, *keys, by = is_given (args[1]) ? args[1] : value_literal ("key");
     uint32_t count;
+    bool reverse;
     if (!is_text (by) || (!text_is (by, "key") && !text_is (by, "value")))
         return jinja_fail (r, "You can only sort by either \"key\" or \"value\"");
     if (self.kind == VALUE_UNDEFINED)
         return jinja_fail_undefined (r, self);
     if (self.kind != VALUE_DICT)
         return jinja_fail (r, "'%s' object has no attribute 'items'", jinja_type_name (self));
-    if (!copied_list (r, (value){.kind = VALUE_VIEW, .flags = VIEW_ITEMS, .as.dict = self.as.dict}, &items, &count) ||
+    value pairs = {.kind = VALUE_VIEW, .flags = VIEW_ITEMS, .as.dict = self.as.dict};
+    if (!reverse_flag (r, args[2], &reverse) || !copied_list (r, pairs, &items, &count) ||
         !(keys = jinja_new (r, count, sizeof *keys)))
         return false;
     for (uint32_t i = 0; i < count; i++) {
@@ -454,7 +466,7 @@ FILTER (filter_dictsort)
             return false;
     }
     *out = value_sequence (VALUE_LIST, items, count);
-    return jinja_sort (r, keys, items, count, flag (args[2]));
+    return jinja_sort (r, keys, items, count, reverse);
 }
 
 FILTER (filter_groupby)

@@ -647,10 +647,10 @@ static bool text_replace (render *r, value self, const value *args, const argume
     (void) call;
     value old = args[0], new = args[1];
     int64_t limit;
+    if ((self.flags & TEXT_MARKUP) && !jinja_escape (r, new, &new))
+        return false;
     if (!need_text (r, old, "replace() argument 1") || !need_text (r, new, "replace() argument 2") ||
         !need_int (r, args[2], -1, &limit))
-        return false;
-    if ((self.flags & TEXT_MARKUP) && !jinja_escape (r, new, &new))
         return false;
     size_t mark = jinja_capture (r);
     value rest = self;
