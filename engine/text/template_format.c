@@ -437,8 +437,9 @@ static bool format_braces (render *r, braces_state *s, value format, unsigned de
 static bool spec_number (const char **at, const char *end, int64_t *out)
 {
     bool any = false;
-    for (*out = 0; *at < end && **at >= '0' && **at <= '9' && *out <= MAX_OUTPUT_BYTES; (*at)++, any = true)
-        *out = *out * 10 + (**at - '0');
+    for (*out = 0; *at < end && **at >= '0' && **at <= '9'; (*at)++, any = true)
+        if (*out <= MAX_OUTPUT_BYTES) /* more is too much anyway */
+            *out = *out * 10 + (**at - '0');
     return any;
 }
 

@@ -15,6 +15,15 @@ iterator *jinja_new_iterator (render *r, bool (*next) (render *, iterator *, val
     return it;
 }
 
+/* Iterators may stand on iterators without end: map over map over map. */
+bool jinja_next (render *r, iterator *it, value *out, bool *more)
+{
+    if (!jinja_enter (r) || !it->next (r, it, out, more))
+        return false;
+    jinja_leave (r);
+    return true;
+}
+
 static bool next_nothing (render *r, iterator *it, value *out, bool *more)
 {
     (void) it;

@@ -451,10 +451,7 @@ struct iterator {
 iterator *jinja_new_iterator (render *r, bool (*next) (render *, iterator *, value *, bool *), value source);
 bool jinja_can_iterate (value v);
 bool jinja_iterate (render *r, value v, iterator **out); /* fails for what is not iterable, in Python's words */
-static inline bool jinja_next (render *r, iterator *it, value *out, bool *more)
-{
-    return it->next (r, it, out, more);
-}
+bool jinja_next (render *r, iterator *it, value *out, bool *more);
 bool jinja_list_of (render *r, value v, value *out); /* list (v); shares v's items where it can */
 bool jinja_reversed (render *r, value v, bool *can, value *out);
 bool jinja_item_of_range (const range *numbers, int64_t index, value *out);
@@ -706,6 +703,7 @@ typedef struct parser {
     bool has_ahead;
     unsigned depth;
     int64_t steps_left;
+    uint32_t line;         /* while resolving: of the node at hand */
     unsigned n_loops;     /* while resolving: loops around, which forbid the target `loop` */
     unsigned n_breakable; /* and those that break and continue can reach */
     arena *arena;

@@ -10,6 +10,7 @@
 
 static bool charge (parser *p, uint32_t line)
 {
+    p->line = line;
     return --p->steps_left >= 0 || jinja_parse_fail (p, line, "the template has too many variables and scopes");
 }
 
@@ -55,7 +56,7 @@ static bool find_name (parser *p, const frame *f, value name, uint16_t *hops, ui
 static bool add_symbol (parser *p, frame *f, value name, symbol_load load)
 {
     if (f->count == MAX_SYMBOLS)
-        return jinja_parse_fail (p, 0, "more than %d variables in one scope", MAX_SYMBOLS);
+        return jinja_parse_fail (p, p->line, "more than %d variables in one scope", MAX_SYMBOLS);
     if (f->count == f->room) {
         uint32_t room = f->room ? f->room * 2 : 8;
         symbol *symbols = jinja_arena_new (p->arena, room, sizeof *symbols, p->err);

@@ -66,14 +66,12 @@ static bool next_mapped (render *r, iterator *it, value *out, bool *more)
     *more = false;
     if (empty)
         return true;
-    if (!jinja_next (r, it->inner, &item, more) || !*more)
-        return r->err->code == WL_OK;
-    if (!jinja_enter (r))
+    if (!jinja_next (r, it->inner, &item, more))
         return false;
-    bool ok = it->call ? jinja_call_native (r, "filter", it->call, item, it->call_arguments, out)
-                       : jinja_attribute_path (r, item, it->attribute, it->fallback, out);
-    jinja_leave (r);
-    return ok;
+    if (!*more)
+        return true;
+    return it->call ? jinja_call_native (r, "filter", it->call, item, it->call_arguments, out)
+                    : jinja_attribute_path (r, item, it->attribute, it->fallback, out);
 }
 
 static bool next_selected (render *r, iterator *it, value *out, bool *more)
@@ -88,12 +86,11 @@ static bool next_selected (render *r, iterator *it, value *out, bool *more)
             return false;
         if (!*more)
             break;
-        if (!jinja_enter (r) || !jinja_attribute_path (r, *out, it->attribute, not_given, &looked_at))
+        if (!jinja_attribute_path (r, *out, it->attribute, not_given, &looked_at))
             return false;
         verdict = looked_at;
         if (it->call && !jinja_call_native (r, "test", it->call, looked_at, it->call_arguments, &verdict))
             return false;
-        jinja_leave (r);
         if (jinja_truth (verdict) == (it->mode == MODE_SELECT))
             break;
     }

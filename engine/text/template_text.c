@@ -254,14 +254,15 @@ static bool text_istitle (render *r, value self, const value *args, const argume
 
 enum { STRIP_LEFT = 1, STRIP_RIGHT = 2 };
 
-static bool is_stripped (uint32_t code, const value *characters)
+/* `characters`: NULL: whitespace. */
+static bool is_stripped (render *r, uint32_t code, const value *characters)
 {
     if (!characters)
         return jinja_is_space (code);
-    for (const char *at = characters->as.text, *end = at + characters->length; at < end;)
-        if (jinja_next_code_point (&at) == code)
-            return true;
-    return false;
+    bool found = false;
+    for (const char *at = characters->as.text, *end = at + characters->length; at < end && !found;)
+        found = jinja_next_code_point (&at) == code;
+    return jinja_charge (r, (size_t) characters->length * 8) && found;
 }
 
 static bool strip (render *r, value self, value characters, unsigned sides, value *out)
@@ -273,16 +274,16 @@ static bool strip (render *r, value self, value characters, unsigned sides, valu
         set = &characters;
     }
     const char *start = self.as.text, *at = start, *end = at + self.length;
-    while ((sides & STRIP_LEFT) && at < end && is_stripped (jinja_code_point_at (at), set))
+    while ((sides & STRIP_LEFT) && at < end && is_stripped (r, jinja_code_point_at (at), set))
         jinja_next_code_point (&at);
     while ((sides & STRIP_RIGHT) && end > at) {
         const char *last = jinja_previous_character (at, end);
-        if (!is_stripped (jinja_code_point_at (last), set))
+        if (!is_stripped (r, jinja_code_point_at (last), set))
             break;
         end = last;
     }
     *out = piece (self, (size_t) (at - start), (size_t) (end - start));
-    return jinja_charge (r, (self.length - out->length) * (set ? (size_t) set->length + 1 : 1));
+    return jinja_charge (r, self.length - out->length);
 }
 
 static bool text_strip (render *r, value self, const value *args, const arguments *call, value *out)
@@ -372,15 +373,23 @@ static int64_t search (value text, value what, bool from_end)
     return -1;
 }
 
+/* Bytes looked at in the worst case: memmem is linear, the way back is not. */
+static size_t search_work (value text, value what, bool from_end)
+{
+    return from_end ? (size_t) text.length * (what.length / 64 + 1) : text.length;
+}
+
 static bool find_number (render *r, value self, const value *args, bool from_end, int64_t *out)
 {
     value part;
     int64_t first;
     if (!need_text (r, args[0], "the argument of find") || !choose_part (r, self, args[1], args[2], &part, &first))
         return false;
+    if (!jinja_charge (r, search_work (part, args[0], from_end)))
+        return false;
     int64_t at = first < 0 ? -1 : search (part, args[0], from_end);
     *out = at < 0 ? -1 : first + (int64_t) jinja_code_points (piece (part, 0, (size_t) at));
-    return jinja_charge (r, from_end ? (size_t) part.length * (args[0].length / 64 + 1) : part.length);
+    return true;
 }
 
 static bool text_find (render *r, value self, const value *args, const arguments *call, value *out)
@@ -427,6 +436,8 @@ static bool text_count (render *r, value self, const value *args, const argument
             break;
         part = piece (part, (size_t) at + args[0].length, part.length);
         n++;
+        if (!jinja_charge (r, 0))
+            return false;
     }
     *out = value_int (n);
     return true;
@@ -537,7 +548,7 @@ static bool split (render *r, value self, const value *args, bool from_end, valu
         return false;
     if (!at_space && args[0].length == 0)
         return jinja_fail (r, "empty separator");
-    size_t work = from_end && !at_space ? (size_t) self.length * (args[0].length / 64 + 1) : self.length;
+    size_t work = search_work (self, at_space ? self : args[0], from_end && !at_space);
     if (!need_int (r, args[1], -1, &limit) || !jinja_charge (r, work))
         return false;
     if (limit < 0)
@@ -601,13 +612,15 @@ static bool partition (render *r, value self, value separator, bool from_end, va
         return false;
     if (separator.length == 0)
         return jinja_fail (r, "empty separator");
+    if (!jinja_charge (r, search_work (self, separator, from_end)))
+        return false;
     int64_t at = search (self, separator, from_end);
     value empty = piece (self, 0, 0);
     parts[0] = at >= 0 ? piece (self, 0, (size_t) at) : from_end ? empty : self;
     parts[1] = at >= 0 ? separator : empty;
     parts[2] = at >= 0 ? piece (self, (size_t) at + separator.length, self.length) : from_end ? self : empty;
     *out = value_sequence (VALUE_TUPLE, parts, 3);
-    return jinja_charge (r, (size_t) self.length * (separator.length / 64 + 1));
+    return true;
 }
 
 static bool text_partition (render *r, value self, const value *args, const arguments *call, value *out)
