@@ -56,16 +56,34 @@ INLINE void clear (const int n_tiles, const int n_columns, vec acc[2][4])
 }
 
 /* The float step of a block: 8 rows of one column. msum or sum belong to the second step, if the type has one. */
-INLINE void float_step (const int type, float *out, const factors *f, float scale, vec isum, vec msum, float sum)
+INLINE __m256 float_step (const int type, __m256 value, const factors *f, float scale, vec isum, vec msum, float sum)
 {
-    __m256 da = _mm256_set1_ps (scale), value = _mm256_loadu_ps (out);
+    __m256 da = _mm256_set1_ps (scale);
     value = _mm256_fmadd_ps (_mm256_mul_ps (_mm256_loadu_ps (f->d), da), _mm256_cvtepi32_ps (isum), value);
     if (has_min (type)) {
         __m256 ma = _mm256_mul_ps (_mm256_loadu_ps (f->m), da);
         value = block_width (type) == 32 ? _mm256_fmadd_ps (ma, _mm256_set1_ps (sum), value)
                                          : _mm256_fnmadd_ps (ma, _mm256_cvtepi32_ps (msum), value);
     }
-    _mm256_storeu_ps (out, value);
+    return value;
+}
+
+/* Results so far, of n_tiles x n_columns. In the formats of 32, whose float steps are frequent, they stay in registers over a whole
+ * kernel; in the others out is read and written at each step, which leaves the registers to the integer sums. */
+INLINE void load_values (const int n_tiles, const int n_columns, __m256 value[2][4], const float *out, size_t out_stride)
+{
+    UNROLL for (int t = 0; t < n_tiles; t++)
+    {
+        UNROLL for (int c = 0; c < n_columns; c++) value[t][c] = _mm256_loadu_ps (out + c * out_stride + 8 * t);
+    }
+}
+
+INLINE void store_values (const int n_tiles, const int n_columns, __m256 value[2][4], float *out, size_t out_stride)
+{
+    UNROLL for (int t = 0; t < n_tiles; t++)
+    {
+        UNROLL for (int c = 0; c < n_columns; c++) _mm256_storeu_ps (out + c * out_stride + 8 * t, value[t][c]);
+    }
 }
 
 /* -- Few columns: from the packed tile ----------------------------------------------------------------------------------------- */
@@ -107,10 +125,10 @@ INLINE vec sum_of_mins (const int type, const factors *f, const int16_t *sums)
 }
 
 /* The float step of all columns, after the offset is taken out. Scale and sums are those of the activations just multiplied. */
-INLINE void direct_end (const int type, const int n_columns, float *out, size_t out_stride, const factors *f, const float *scales,
-                        size_t scale_stride, const int16_t *sums, size_t sum_stride, vec acc[2][4])
+INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4], const factors *f, const float *scales, const int16_t *sums,
+                        columns a, vec acc[2][4])
 {
-    UNROLL for (int c = 0; c < n_columns; c++, sums += sum_stride)
+    UNROLL for (int c = 0; c < n_columns; c++, sums += a.sum_stride, scales += a.scale_stride)
     {
         vec msum = _mm256_setzero_si256 ();
         if (block_width (type) == 256 && (has_min (type) || offset_shift (type)))
@@ -119,7 +137,24 @@ INLINE void direct_end (const int type, const int n_columns, float *out, size_t 
             msum = _mm256_set1_epi32 (*sums * (1 << offset_shift (type)));
         if (offset_shift (type))
             acc[0][c] = _mm256_sub_epi32 (acc[0][c], msum);
-        float_step (type, out + c * out_stride, f, scales[c * scale_stride], acc[0][c], msum, (float) *sums);
+        value[0][c] = float_step (type, value[0][c], f, *scales, acc[0][c], msum, (float) *sums);
+    }
+}
+
+/* One group of steps. */
+INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], const uint8_t *packed, const factors *f, int outer,
+                          const int inner, columns a)
+{
+    const int steps = group_steps (type), chain = chain_steps (type), g = outer * inner_groups (type) + inner;
+    const vec scale[2] = {block_width (type) == 32 ? _mm256_set1_epi16 (1) : load_256 (f->scale[g])};
+    vec s16[2][4];
+    UNROLL for (int k = 0; k < steps; k++)
+    {
+        vec w = fetch (type, packed, outer, inner, k);
+        PIN (w);
+        direct_step (type, n_columns, s16, w, a.q + (g * steps + k) * 4, a.q_stride, k % chain == 0);
+        if (k % chain == chain - 1)
+            add_chain (1, n_columns, acc, s16, scale);
     }
 }
 
@@ -127,9 +162,10 @@ INLINE void direct_end (const int type, const int n_columns, float *out, size_t 
 INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed, columns a,
                            size_t n_blocks)
 {
-    const int steps = group_steps (type), chain = chain_steps (type), inner = inner_groups (type);
-    const int outer = block_groups (type) / inner, width = block_width (type);
+    const int inner = inner_groups (type), outer = block_groups (type) / inner, width = block_width (type);
     const size_t part = block_bytes (type) / (size_t) outer; /* prefetched in each round */
+    __m256 value[2][4];
+    load_values (1, n_columns, value, out, out_stride);
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
         load_factors (type, &f, packed);
@@ -141,26 +177,18 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                     _mm_prefetch ((const char *) packed + PREFETCH_BYTES + (size_t) o * part + line, _MM_HINT_T0);
             UNROLL for (int i = 0; i < inner; i++)
             {
-                const int g = o * inner + i;
-                const vec scale[2] = {width == 32 ? _mm256_set1_epi16 (1) : load_256 (f.scale[g])};
-                vec s16[2][4];
-                UNROLL for (int k = 0; k < steps; k++)
-                {
-                    vec w = fetch (type, packed, o, i, k);
-                    PIN (w);
-                    direct_step (type, n_columns, s16, w, a.q + (g * steps + k) * 4, a.q_stride, k % chain == 0);
-                    if (k % chain == chain - 1)
-                        add_chain (1, n_columns, acc, s16, scale);
-                }
+                direct_group (type, n_columns, acc, packed, &f, o, i, a);
                 if (width == 32) {
-                    direct_end (type, n_columns, out, out_stride, &f, a.scales++, a.scale_stride, a.sums + i, a.sum_stride, acc);
+                    direct_end (type, n_columns, value, &f, a.scales + i, a.sums + i, a, acc);
                     clear (1, n_columns, acc);
                 }
             }
         }
         if (width == 256)
-            direct_end (type, n_columns, out, out_stride, &f, a.scales++, a.scale_stride, a.sums, a.sum_stride, acc);
+            direct_end (type, n_columns, value, &f, a.scales, a.sums, a, acc);
+        a.scales += width == 32 ? 2 : 1;
     }
+    store_values (1, n_columns, value, out, out_stride);
 }
 
 /* -- More columns: from an unpacked panel -------------------------------------------------------------------------------------- */
@@ -277,26 +305,25 @@ INLINE void panel_group (const int type, const int n_tiles, const int n_columns,
     }
 }
 
-/* The float step of n_tiles x n_columns. a.scales stands at the activations' block; sum: where the half's extra of Q4_1, Q5_1 stands. */
-INLINE void panel_end (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride, const factors *const f[2],
-                       panel_columns a, const uint8_t *extras, vec acc[2][4])
+/* The float step of n_tiles x n_columns. `scales` stands at the activations' block, `extras` at what belongs to it. */
+INLINE void panel_end (const int type, const int n_tiles, const int n_columns, __m256 value[2][4], const factors *const f[2],
+                       const uint8_t *scales, const uint8_t *extras, panel_columns a, vec acc[2][4])
 {
-    UNROLL for (int c = 0; c < n_columns; c++)
+    UNROLL for (int c = 0; c < n_columns; c++, scales += a.scale_stride, extras += a.extra_stride)
     {
         vec msum[2] = {_mm256_setzero_si256 (), _mm256_setzero_si256 ()};
         if (block_width (type) == 256 && has_min (type))
             UNROLL for (int j = 0; j < block_groups (type) / 2; j++)
             {
-                vec s = broadcast_4 (extras + c * a.extra_stride + 4 * j);
+                vec s = broadcast_4 (extras + 4 * j);
                 UNROLL for (int t = 0; t < n_tiles; t++) msum[t] =
                     _mm256_add_epi32 (msum[t], _mm256_madd_epi16 (s, load_256 (f[t]->min[j])));
             }
         float scale, sum = 0;
-        memcpy (&scale, a.scales + c * a.scale_stride, 4);
+        memcpy (&scale, scales, 4);
         if (block_width (type) == 32 && has_min (type))
-            memcpy (&sum, extras + c * a.extra_stride, 4);
-        UNROLL for (int t = 0; t < n_tiles; t++)
-            float_step (type, out + c * out_stride + 8 * t, f[t], scale, acc[t][c], msum[t], sum);
+            memcpy (&sum, extras, 4);
+        UNROLL for (int t = 0; t < n_tiles; t++) value[t][c] = float_step (type, value[t][c], f[t], scale, acc[t][c], msum[t], sum);
     }
 }
 
@@ -305,6 +332,9 @@ INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns
                           panel_columns a, size_t n_blocks)
 {
     const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1, steps = group_steps (type);
+    __m256 value[2][4];
+    if (width == 32)
+        load_values (n_tiles, n_columns, value, out, out_stride);
     for (size_t b = 0; b < n_blocks; b++) {
         const factors *f[2];
         UNROLL for (int t = 0; t < n_tiles; t++)
@@ -319,19 +349,22 @@ INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns
             } else
                 panel_group (type, n_tiles, n_columns, acc, w, f, g, a);
             if (width == 32) {
-                panel_end (type, n_tiles, n_columns, out, out_stride, f, a, a.extras + 4 * g, acc);
+                panel_end (type, n_tiles, n_columns, value, f, a.scales + 4 * g, a.extras + 4 * g, a, acc);
                 clear (n_tiles, n_columns, acc);
-                a.scales += 4;
             }
         }
         if (width == 256) {
-            panel_end (type, n_tiles, n_columns, out, out_stride, f, a, a.extras, acc);
-            a.scales += 4;
+            load_values (n_tiles, n_columns, value, out, out_stride);
+            panel_end (type, n_tiles, n_columns, value, f, a.scales, a.extras, a, acc);
+            store_values (n_tiles, n_columns, value, out, out_stride);
         }
+        a.scales += width == 32 ? 8 : 4;
         w.bytes += width * 8 * PANEL_TILES * element_bytes;
         a.q += width * element_bytes;
         a.extras += type == Q2_K ? 32 : 4 * n_extras (type);
     }
+    if (width == 32)
+        store_values (n_tiles, n_columns, value, out, out_stride);
 }
 
 /* -- Unpacking a panel ---------------------------------------------------------------------------------------------------------- */

@@ -237,17 +237,25 @@ static void interleave_f16 (void *out, const uint8_t *const src[8])
         memcpy ((uint8_t *) out + 2 * r, src[r], 2);
 }
 
+/* Bits 0, 4, 8, … 28 of x, side by side. */
+static uint8_t gather_nibble_ends (uint32_t x)
+{
+    x &= 0x11111111;
+    x = (x | x >> 3) & 0x03030303;
+    x = (x | x >> 6) & 0x000f000f;
+    return (uint8_t) (x | x >> 12);
+}
+
 /* Fifth bits: from bit e of 32 to byte e % 4, bit e / 4. */
 static void interleave_fifth_bits (void *out, const uint8_t *const src[8])
 {
     uint8_t *o = out;
-    for (int r = 0; r < 8; r++)
-        for (unsigned i = 0; i < 4; i++) {
-            unsigned byte = 0;
-            for (unsigned s = 0; s < 8; s++)
-                byte |= fifth_bit (src[r], 4 * s + i) << s;
-            *o++ = (uint8_t) byte;
-        }
+    for (int r = 0; r < 8; r++) {
+        uint32_t bits;
+        memcpy (&bits, src[r], 4);
+        for (unsigned i = 0; i < 4; i++)
+            *o++ = gather_nibble_ends (bits >> i);
+    }
 }
 
 /* One block of 8 rows. The tile's members are filled from the file's members of the same name. */
