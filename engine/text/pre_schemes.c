@@ -70,8 +70,16 @@
 /* Oniguruma's \w: letters, marks, digits, what else is Alphabetic, connectors, and Latin-1's numbers. */
 #define ONIG_WORD                                                                                                   \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
-    "\\x{1f150}-"                                                                                                   \
-    "\\x{1f169}\\x{1f170}-\\x{1f189}"
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+
+/* Scripts that two models cut out: Hangul, full-width punctuation, Bopomofo, ideographs; and those written without spaces. */
+#define YOUTU_SCRIPTS                                                                                            \
+    "[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]+|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}" \
+    "\\x{ff1a}\\x{ff1b}\\x{ff0c}\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]+|[\\x{3105}-\\x{312f}]+|" IDEOGRAPHS_AND_KANA
+#define AFMOE_SCRIPTS                                                                                                \
+    "[\\x{4e00}-\\x{9fff}\\x{3400}-\\x{4dbf}\\x{f900}-\\x{faff}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}"               \
+    "\\x{ff65}-\\x{ff9f}\\x{2f00}-\\x{2fdf}\\x{e40}-\\x{e7f}\\x{e80}-\\x{eff}\\x{1780}-\\x{17ff}\\x{1000}-\\x{109f}" \
+    "\\x{aa60}-\\x{aa7f}\\x{a9e0}-\\x{a9ff}\\x{ac00}-\\x{d7af}\\x{1100}-\\x{11ff}]+"
 
 /* What BLOOM's family takes for the end of a word. */
 #define NOT_BLOOM_STOP " ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+"
@@ -115,10 +123,7 @@ static const pre_step steps_deepseek3[] = {CUT ("\\p{N}{1,3}"), CUT (IDEOGRAPHS_
 static const pre_step steps_spark25[] = {CUT ("\\p{N}{1,3}"), CUT (IDEOGRAPHS_AND_KANA),
                                          CUT (DEEPSEEK_WORD "|[\\r\\n]" TRAILING_SPACE), CUT ("\\p{N}"), END};
 static const pre_step steps_youtu[] = {
-    CUT ("[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]+|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}"
-         "\\x{ff1a}"
-         "\\x{ff1b}\\x{ff0c}\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]+|[\\x{3105}-\\x{312f}]+|" IDEOGRAPHS_AND_KANA),
-    CUT (CASED_WORD (CONTRACTION "?") "|\\p{N}|" SYMBOLS "[\\r\\n/]*" LINES_THEN_SPACE), END};
+    CUT (YOUTU_SCRIPTS), CUT (CASED_WORD (CONTRACTION "?") "|\\p{N}|" SYMBOLS "[\\r\\n/]*" LINES_THEN_SPACE), END};
 static const pre_step steps_falcon[] = {CUT ("[\\p{P}$+<=>^~|`]+"), CUT (GPT2), CUT ("[0-9][0-9][0-9]"), END};
 static const pre_step steps_bloom[] = {CUT (NOT_BLOOM_STOP), END};
 static const pre_step steps_viking[] = {CUT (NOT_BLOOM_STOP), CUT ("\\p{N}"), END};
@@ -137,14 +142,8 @@ static const pre_step steps_bailing[] = {CUT ("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p
                                          END};
 static const pre_step steps_seed_coder[] = {
     CUT (CONTRACTION "|" WORD "|\\p{N}| ?[^" WS "\\p{L}\\p{N}\\r\\n]+" LINES_THEN_SPACE), END};
-static const pre_step steps_afmoe[] = {
-    CUT_DIGITS ("\\p{N}+"),
-    CUT (
-        "[\\x{4e00}-\\x{9fff}\\x{3400}-\\x{4dbf}\\x{f900}-\\x{faff}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}\\x{ff65}-\\x{"
-        "ff9f}"
-        "\\x{2f00}-\\x{2fdf}\\x{e40}-\\x{e7f}\\x{e80}-\\x{eff}\\x{1780}-\\x{17ff}\\x{1000}-\\x{109f}\\x{aa60}-\\x{aa7f}"
-        "\\x{a9e0}-\\x{a9ff}\\x{ac00}-\\x{d7af}\\x{1100}-\\x{11ff}]+"),
-    CUT (DEEPSEEK_WORD "[\\r\\n]*" LINES_THEN_SPACE), END};
+static const pre_step steps_afmoe[] = {CUT_DIGITS ("\\p{N}+"), CUT (AFMOE_SCRIPTS),
+                                       CUT (DEEPSEEK_WORD "[\\r\\n]*" LINES_THEN_SPACE), END};
 static const pre_step steps_lines[] = {CUT ("[^\\n]+|\\n+"), END};
 static const pre_step steps_laguna[] = {CUT ("[^\\n]+|\\n+"), CUT (QWEN2), END};
 static const pre_step steps_exaone_moe[] = {
