@@ -11,6 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
 #include "engine/memory.h"
 #include "session.h"
 
@@ -228,7 +232,12 @@ static bool watch_the_outside (watch *w, int wake_end, const flags *f, const cha
     w->folder = folder;
     if (!start_thread (wait_for_signals, w, err))
         return false;
-    return f->parent_fd < 0 || start_thread (wait_for_parent, w, err);
+    if (f->parent_fd < 0)
+        return true;
+#ifdef __linux__
+    prctl (PR_SET_PDEATHSIG, SIGCONT); /* a worker that is stopped when its coordinator dies goes on, and sees the pipe's end */
+#endif
+    return start_thread (wait_for_parent, w, err);
 }
 
 int main (int argc, char **argv)
