@@ -8,7 +8,7 @@ package, so it shares nothing with Woolly's own code. Two forms:
 
   exact      weights as the file says, all else in float64 (or `dtype`): what an engine that rounds nothing would answer
   as_woolly  also rounds where Woolly's contract says it rounds: activations of each quantized matrix to int8 with one scale per
-             32 or 256 values, K and V to float16. What is left is the order of float32 sums, so the two agree closely, and a
+             16 or 256 values, K and V to float16. What is left is the order of float32 sums, so the two agree closely, and a
              mistake that int8 noise would hide shows.
 
 Arrays: x [n_tokens, d_model]; weights [rows = out, columns = in]; q, k, v [n_tokens, heads, head_dim].
@@ -23,7 +23,7 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 
 FLOAT_TYPES = (Type.F32, Type.F16, Type.BF16)
-PER_32_TYPES = (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.IQ4_NL)
+SHORT_TYPES = (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.IQ4_NL)
 
 
 def silu(x):
@@ -80,7 +80,7 @@ class Reference:
     def multiply(self, x, name):
         kind = self.tensors[name].tensor_type
         if self.as_woolly and kind not in FLOAT_TYPES:
-            x = round_to_int8(x, 32 if kind in PER_32_TYPES else 256)
+            x = round_to_int8(x, 16 if kind in SHORT_TYPES else 256)
         return x @ self.weight(name).T
 
     def norm(self, x, name):

@@ -161,7 +161,7 @@ def test_wrong_flags_are_refused(expect_error, tiny, arguments):
 
 @pytest.mark.short
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["--threads", "x"], ["--memory", "12Q"], ["--memory", "-1"], ["--join", "nohost"],
-                                       ["--join", "127.0.0.1:99999"], ["--name", ""], ["more"]], ids=" ".join)
+                                       ["--join", "127.0.0.1:99999"], ["--join", "192.0.2.1:7000"], ["--name", ""], ["more"]], ids=" ".join)
 def test_wrong_flags_of_a_worker_are_refused(expect_error, arguments):
     expect_error(USAGE, "woolly-worker", *arguments, program="woolly-worker")
 

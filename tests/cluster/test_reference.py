@@ -47,11 +47,13 @@ def scored(smollm2, exact_logits):
 
 @pytest.mark.parametrize("name", make_model.MODELS)
 def test_logits_equal_the_reference_that_rounds_alike(woolly, own_models, exact_logits, name):
-    """What differs is the order of float32 sums, and now and then an int8 that falls to the other side because of it."""
-    tokens = [random.Random(name).randrange(5, 420) for _ in range(90)]
-    path = own_models / f"{name}.gguf"
-    error = relative_error(woolly.logits(path, tokens, "--local", 2), exact_logits(path, tokens, as_woolly=True))
-    assert error < (2e-5 if name in ("llama-f32", "llama-f16", "qwen3-f16") else 2e-3)
+    """What differs is the order of float32 sums. Now and then that puts an int8 on the other side of a half, after which all later ones of that
+    text round otherwise; so several short texts are compared, and most must agree closely."""
+    path, choose, errors = own_models / f"{name}.gguf", random.Random(name), []
+    for _ in range(7):
+        tokens = [choose.randrange(5, 420) for _ in range(30)]
+        errors.append(relative_error(woolly.logits(path, tokens, "--local", 2), exact_logits(path, tokens, as_woolly=True)))
+    assert sorted(errors)[len(errors) // 2] < 1e-5 and max(errors) < 0.05, errors
 
 
 @pytest.mark.parametrize("name", make_model.MODELS)

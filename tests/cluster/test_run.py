@@ -1,7 +1,10 @@
 """`woolly run`: prompt in, text out, as the command line promises."""
 import os
+import re
 
 import pytest
+
+from conftest import BIN
 
 pytestmark = pytest.mark.short
 PROMPT = "The sheep walk in a line"
@@ -96,12 +99,14 @@ def test_a_filter_that_leaves_one_token_is_greedy(woolly, tiny, arguments):
 
 
 def test_a_stop_string_ends_the_answer_before_it(woolly, tiny):
-    whole = woolly.json("run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 40, "--temp", 0, "--ignore-eos")["text"]
-    for start, length in ((10, 3), (7, 1), (15, 6)):
-        stop = whole[start:start + length]
-        answer = woolly.json("run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 40, "--temp", 0, "--ignore-eos", "--stop", "never said", "--stop", stop)
+    arguments = ["run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 60, "--temp", 0, "--ignore-eos"]
+    whole = woolly.json(*arguments)["text"]
+    plain = re.findall(r"[!-~]{4,}", whole)[1:]  # what JSON shows as it is
+    assert len(plain) >= 2
+    for stop in (plain[0][0], plain[0], plain[-1][1:]):
+        answer = woolly.json(*arguments, "--stop", "never said", "--stop", stop)
         assert answer["text"] == whole[:whole.index(stop)] and answer["finish_reason"] == "stop"
-        out = woolly.done("run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 40, "--temp", 0, "--ignore-eos", "--stop", stop).out
+        out = woolly.done(*arguments, "--stop", stop).out
         assert out.decode(errors="replace") == whole[:whole.index(stop)]
 
 
@@ -120,7 +125,6 @@ def test_text_streams_while_it_is_generated(woolly, smollm2):
 
 
 def test_it_runs_from_any_folder_and_through_a_link(woolly, tiny, tmp_path):
-    from conftest import BIN
     os.symlink(BIN / "woolly", tmp_path / "flock")
     result = woolly("run", "-m", tiny, "-p", PROMPT, *GREEDY, program="flock", bin_folder=tmp_path)
     assert result.code == 0, repr(result)
