@@ -29,8 +29,8 @@ static void look_at_pair (const wl_gguf *gguf, wl_gguf_pair pair)
         return;
     if (wl_gguf_text (gguf, key, &text))
         touch (text.data, text.length);
-    sum += wl_gguf_u64 (gguf, key, &u) + wl_gguf_i64 (gguf, key, &i) + wl_gguf_f64 (gguf, key, &d) + wl_gguf_f32 (gguf, key, &f) +
-           wl_gguf_bool (gguf, key, &b);
+    sum += wl_gguf_u64 (gguf, key, &u) + wl_gguf_i64 (gguf, key, &i) + wl_gguf_f64 (gguf, key, &d) +
+           wl_gguf_f32 (gguf, key, &f) + wl_gguf_bool (gguf, key, &b);
     for (size_t n = 0; n < pair.length; n++) {
         if (wl_gguf_array_text (gguf, key, n, &text))
             touch (text.data, text.length);
@@ -43,7 +43,8 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
     for (int header_only = 0; header_only < 2; header_only++) {
         wl_error err = {0};
-        wl_gguf *gguf = header_only ? wl_gguf_open_header (data, size, "fuzz", &err) : wl_gguf_open_memory (data, size, "fuzz", &err);
+        wl_gguf *gguf = header_only ? wl_gguf_open_header (data, size, "fuzz", &err)
+                                    : wl_gguf_open_memory (data, size, "fuzz", &err);
         if (!gguf) {
             if (err.code != WL_ERROR_INPUT || !err.text[0])
                 __builtin_trap ();

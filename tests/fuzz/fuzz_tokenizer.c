@@ -15,9 +15,10 @@
 
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
-static const char *const pre_names[] = {"default",  "gpt-2",  "llama-bpe", "qwen2",    "qwen35",    "deepseek-llm", "deepseek-coder", "deepseek-v3",
-                                        "falcon",   "bloom",  "viking",    "tekken",   "gpt-4o",    "tiny_aya",     "kimi-k2",        "superbpe",
-                                        "starcoder", "afmoe", "youtu",     "exaone-moe", "bailingmoe", "seed-coder", "jais-2",         "gemma4"};
+static const char *const pre_names[] = {
+    "default",   "gpt-2", "llama-bpe", "qwen2",      "qwen35",     "deepseek-llm", "deepseek-coder", "deepseek-v3",
+    "falcon",    "bloom", "viking",    "tekken",     "gpt-4o",     "tiny_aya",     "kimi-k2",        "superbpe",
+    "starcoder", "afmoe", "youtu",     "exaone-moe", "bailingmoe", "seed-coder",   "jais-2",         "gemma4"};
 enum { N_NAMES = sizeof pre_names / sizeof pre_names[0], N_KINDS = N_NAMES + 1 };
 
 /* One tokenizer for each pre-tokenizer, and SentencePiece last. Made on the first input, kept until the process ends. */
@@ -34,14 +35,18 @@ static void write_utf8 (unsigned code, char out[3])
 
 static unsigned gpt2_code (unsigned byte)
 {
-    return byte <= 0x20 ? 0x100 + byte : byte >= 0x7f && byte <= 0xa0 ? 0x121 + byte - 0x7f : byte == 0xad ? 0x143 : byte;
+    return byte <= 0x20                   ? 0x100 + byte
+           : byte >= 0x7f && byte <= 0xa0 ? 0x121 + byte - 0x7f
+           : byte == 0xad                 ? 0x143
+                                          : byte;
 }
 
 static wl_tokenizer *make_tokenizer (size_t kind)
 {
     static char texts[300][16];
     const char *pointers[300];
-    static const char *const more[] = {"th", "the", "Ġthe", "aa", "aaaa", "ĠĠ", "ll", "in", "ing", "Ġ", "<|end|>", "<t>"};
+    static const char *const more[] = {"th", "the", "Ġthe", "aa", "aaaa",    "ĠĠ",
+                                       "ll", "in",  "ing",  "Ġ",  "<|end|>", "<t>"};
     static const char *const merges[] = {"t h", "th e", "Ġ the", "a a", "aa aa", "Ġ Ġ", "l l", "i n", "in g"};
     int32_t types[300];
     float scores[300];
@@ -94,7 +99,7 @@ static void encode_and_return (const wl_tokenizer *t, const char *text, size_t l
     wl_detokenizer *d = wl_detokenizer_new (t, true, NULL);
     size_t at = 0;
     for (size_t i = 0; d && i <= tokens.count; i++) {
-        wl_text part = i == tokens.count ? wl_detokenizer_flush (d) : (wl_text) {"", 0};
+        wl_text part = i == tokens.count ? wl_detokenizer_flush (d) : (wl_text){"", 0};
         if (i < tokens.count && !wl_detokenizer_add (d, tokens.ids[i], &part, NULL))
             __builtin_trap ();
         if (returns && (part.length > length - at || memcmp (text + at, part.data, part.length) != 0))
@@ -124,7 +129,7 @@ static void check_words (size_t kind, const char *text, size_t length)
 {
     spans words;
     size_t at = 0;
-    pretokenizer *p = pretokenizer_new ((wl_text) {pre_names[kind], strlen (pre_names[kind])}, "own", NULL);
+    pretokenizer *p = pretokenizer_new ((wl_text){pre_names[kind], strlen (pre_names[kind])}, "own", NULL);
     if (!p || !pretokenizer_split (p, text, length, &words, NULL))
         __builtin_trap ();
     for (size_t i = 0; i < words.count; i++) {
