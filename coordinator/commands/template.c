@@ -1,4 +1,6 @@
-/* woolly template: a conversation as a model's chat template writes it, for checking templates and for building prompts elsewhere. */
+/* woolly template: a conversation as a model's chat template writes it, for checking templates and for building
+ * prompts elsewhere. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,14 @@ static json_t *read_json (const char *path, wl_error *err)
     return json;
 }
 
+/* Takes `value`; NULL is a text that is not UTF-8. */
+static void set_variable (json_t *variables, const char *name, json_t *value, wl_error *err)
+{
+    if (json_object_set_new (variables, name, value) != 0)
+        wl_fail (err, WL_ERROR_INPUT, "%s cannot be given to the template: it is not UTF-8, or there is no memory",
+                 name);
+}
+
 /* What the template sees: the object of --messages, or an object around its array; tools; the flags. */
 static json_t *read_variables (const flags *f, wl_error *err)
 {
@@ -47,23 +57,21 @@ static json_t *read_variables (const flags *f, wl_error *err)
     json_decref (given);
     if (!variables)
         return NULL;
-    if (f->tools) {
-        json_t *tools = read_json (f->tools, err);
-        if (!json_is_array (tools)) {
-            wl_fail (err, WL_ERROR_INPUT, "%s: expected an array of tools", f->tools);
-            json_decref (tools);
-            json_decref (variables);
-            return NULL;
-        }
-        json_object_set_new (variables, "tools", tools);
-    }
+    json_t *tools = f->tools ? read_json (f->tools, err) : NULL;
+    if (f->tools && !json_is_array (tools))
+        wl_fail (err, WL_ERROR_INPUT, "%s: expected an array of tools", f->tools);
+    if (tools)
+        set_variable (variables, "tools", tools, err);
     if (!f->prompt || !json_object_get (variables, "add_generation_prompt"))
-        json_object_set_new (variables, "add_generation_prompt", json_boolean (f->prompt));
+        set_variable (variables, "add_generation_prompt", json_boolean (f->prompt), err);
     if (f->bos)
-        json_object_set_new (variables, "bos_token", json_string (f->bos));
+        set_variable (variables, "bos_token", json_string (f->bos), err);
     if (f->eos)
-        json_object_set_new (variables, "eos_token", json_string (f->eos));
-    return variables;
+        set_variable (variables, "eos_token", json_string (f->eos), err);
+    if (err->code == WL_OK)
+        return variables;
+    json_decref (variables);
+    return NULL;
 }
 
 static bool read_time (const char *text, struct tm *now, wl_error *err)
@@ -73,17 +81,18 @@ static bool read_time (const char *text, struct tm *now, wl_error *err)
         localtime_r (&seconds, now);
         return true;
     }
-    memset (now, 0, sizeof *now);
-    const char *end = strptime (text, "%Y-%m-%dT%H:%M:%S", now);
-    if (!end)
-        end = strptime (text, "%Y-%m-%dT%H:%M", now);
-    if (!end)
-        end = strptime (text, "%Y-%m-%d", now);
-    if (!end || (*end && strcmp (end, "Z") != 0))
-        return wl_fail (err, WL_ERROR_USAGE, "--now \"%s\": expected a time such as 2025-03-14T09:26:53", text);
-    now->tm_isdst = -1;
-    mktime (now); /* fills in the day of the week and of the year */
-    return true;
+    static const char *const formats[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"};
+    const char *end = NULL;
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0] && !end; i++) {
+        memset (now, 0, sizeof *now);
+        end = strptime (text, formats[i], now);
+    }
+    if (end && *end == '.') /* parts of a second: no template asks for them */
+        end += 1 + strspn (end + 1, "0123456789");
+    int day = now->tm_mday;
+    if (end && (*end == 0 || strcmp (end, "Z") == 0) && timegm (now) != (time_t) -1 && now->tm_mday == day)
+        return true; /* timegm has filled in the days of week and year, and moved what was no date (30 February) */
+    return wl_fail (err, WL_ERROR_USAGE, "--now \"%s\": expected a time such as 2025-03-14T09:26:53", text);
 }
 
 static char *render_file (const char *path, const json_t *variables, const struct tm *now, size_t *length,
@@ -110,8 +119,8 @@ static void render (const flags *f, wl_error *err)
         text = render_file (f->file, variables, &now, &length, err);
     else if (variables && (gguf = wl_gguf_open (f->model, err)))
         text = wl_chat_render (gguf, variables, &now, &length, err);
-    if (text)
-        fwrite (text, 1, length, stdout);
+    if (text && (fwrite (text, 1, length, stdout) != length || fflush (stdout) != 0))
+        wl_fail (err, WL_ERROR_INTERNAL, "the text cannot be written: %s", strerror (errno));
     free (text);
     wl_gguf_free (&gguf);
     json_decref (variables);

@@ -26,9 +26,10 @@ void wl_template_free (wl_template **t)
     *t = NULL;
 }
 
-/* -- JSON to values -------------------------------------------------------------------------------------------------------------- */
+/* -- JSON to values ---------------------------------------------------------------------------- */
 
-/* Texts point into the JSON, which outlives the render. They are checked: Jansson can be made to hold what is not UTF-8. */
+/* Texts point into the JSON, which outlives the render. They are checked: Jansson can be made to hold what is not
+ * UTF-8. */
 static bool convert_text (render *r, const char *text, size_t length, value *out)
 {
     if (length > UINT32_MAX)
@@ -110,7 +111,7 @@ static bool convert (render *r, const json_t *json, value *out)
     return jinja_charge (r, 0);
 }
 
-/* -- Rendering ------------------------------------------------------------------------------------------------------------------- */
+/* -- Rendering --------------------------------------------------------------------------------- */
 
 static bool render_all (render *r, const json_t *variables)
 {

@@ -1,11 +1,12 @@
 /* x.name and x[index], as Jinja's sandbox lets templates see them.
  *
- * A dot asks Python's own attributes first (methods: so {}.items is the method even where there is a key "items"), then the item;
- * brackets the other way round. What is not there is undefined, not an error. Attributes with a leading underscore, and methods
- * that would change a list or a dict, are undefined too, and say so when they are used. */
+ * A dot asks Python's own attributes first (methods: so {}.items is the method even where there is a key "items"),
+ * then the item; brackets the other way round. What is not there is undefined, not an error. Attributes with a
+ * leading underscore, and methods that would change a list or a dict, are undefined too, and say so when they are
+ * used. */
 #include "template_private.h"
 
-/* -- Methods of lists, tuples, dicts, ranges, numbers ------------------------------------------------------------------------------ */
+/* -- Methods of lists, tuples, dicts, ranges, numbers ------------------------------------------ */
 
 static bool sequence_count (render *r, value self, const value *args, const arguments *call, value *out)
 {
@@ -111,7 +112,7 @@ static bool float_is_integer (render *r, value self, const value *args, const ar
 {
     (void) args, (void) call;
     *out = value_bool (self.as.real - self.as.real == 0 && (self.as.real >= 0x1p62 || self.as.real <= -0x1p62 ||
-                                                             self.as.real == (double) (int64_t) self.as.real));
+                                                            self.as.real == (double) (int64_t) self.as.real));
     return jinja_charge (r, 0);
 }
 
@@ -132,17 +133,14 @@ static const callable list_methods[] = {
     {"copy", "", 0, copy_self},
 };
 static const callable dict_methods[] = {
-    {"get", "/key,default", 1, dict_get},
-    {"items", "", 0, dict_items},
-    {"keys", "", 0, dict_keys},
-    {"values", "", 0, dict_values},
-    {"copy", "", 0, copy_self},
-    {"fromkeys", "/iterable,value", 1, dict_fromkeys},
+    {"get", "/key,default", 1, dict_get}, {"items", "", 0, dict_items},
+    {"keys", "", 0, dict_keys},           {"values", "", 0, dict_values},
+    {"copy", "", 0, copy_self},           {"fromkeys", "/iterable,value", 1, dict_fromkeys},
 };
 static const callable float_methods[] = {{"is_integer", "", 0, float_is_integer}};
 static const callable int_methods[] = {{"bit_length", "", 0, int_bit_length}};
 
-/* -- Objects of Jinja's own --------------------------------------------------------------------------------------------------------- */
+/* -- Objects of Jinja's own -------------------------------------------------------------------- */
 
 static bool cycler_next (render *r, value self, const value *args, const arguments *call, value *out)
 {
@@ -201,7 +199,7 @@ static bool loop_attribute (render *r, loop_state *loop, value name, value *out,
     } else if (text_is (name, "last") || text_is (name, "nextitem")) {
         if (!jinja_loop_peek (r, loop, &next))
             return false;
-        *out = name.length == 4 ? value_bool (!is_given (next))
+        *out = name.length == 4  ? value_bool (!is_given (next))
                : is_given (next) ? next
                                  : value_undefined (UNDEFINED_HINT, "there is no next item", 21);
     } else if (text_is (name, "previtem")) {
@@ -261,7 +259,8 @@ static bool other_attribute (render *r, value object, value name, value *out, bo
         *found = false;
         for (uint32_t i = 0; i < r->tmpl->n_blocks && !*found; i++) {
             const node *block = r->tmpl->blocks[i];
-            *found = block->constant.length == name.length && memcmp (block->constant.as.text, name.as.text, name.length) == 0;
+            *found = block->constant.length == name.length &&
+                     memcmp (block->constant.as.text, name.as.text, name.length) == 0;
             if (*found)
                 *out = (value){.kind = VALUE_BLOCK, .as.block = block};
         }
@@ -274,7 +273,7 @@ static bool other_attribute (render *r, value object, value name, value *out, bo
     return true;
 }
 
-/* -- What Python objects have -------------------------------------------------------------------------------------------------------- */
+/* -- What Python objects have ------------------------------------------------------------------ */
 
 #define N_OF(table) (sizeof (table) / sizeof (table)[0])
 
@@ -328,9 +327,10 @@ static bool is_unsafe (value object, value name)
     static const char *const of_lists[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
     static const char *const of_dicts[] = {"clear", "pop", "popitem", "setdefault", "update"};
     static const char *const of_all[] = {
-        "__class__", "__delattr__", "__dir__", "__doc__", "__eq__", "__format__", "__ge__", "__getattribute__",
-        "__gt__", "__hash__", "__init__", "__init_subclass__", "__le__", "__lt__", "__ne__", "__new__", "__reduce__",
-        "__reduce_ex__", "__repr__", "__setattr__", "__sizeof__", "__str__", "__subclasshook__"};
+        "__class__", "__delattr__",      "__dir__",    "__doc__",  "__eq__",          "__format__",
+        "__ge__",    "__getattribute__", "__gt__",     "__hash__", "__init__",        "__init_subclass__",
+        "__le__",    "__lt__",           "__ne__",     "__new__",  "__reduce__",      "__reduce_ex__",
+        "__repr__",  "__setattr__",      "__sizeof__", "__str__",  "__subclasshook__"};
     if (name.length == 0)
         return false;
     if (name.as.text[0] == '_')
@@ -374,7 +374,7 @@ bool jinja_own_attribute (render *r, value object, value name, value *out, bool 
     return other_attribute (r, object, name, out, found);
 }
 
-/* -- Items --------------------------------------------------------------------------------------------------------------------------- */
+/* -- Items ------------------------------------------------------------------------------------- */
 
 static bool item_of_text (render *r, value text, int64_t index, value *out, bool *found)
 {
@@ -432,8 +432,8 @@ static bool not_there (render *r, value object, value key, value *out)
     } else {
         value shown;
         size_t mark = jinja_capture (r);
-        if (!jinja_emit_format (r, "%s object has no element ", jinja_type_name (object)) || !jinja_emit_repr (r, key) ||
-            !jinja_capture_end (r, mark, &shown))
+        if (!jinja_emit_format (r, "%s object has no element ", jinja_type_name (object)) ||
+            !jinja_emit_repr (r, key) || !jinja_capture_end (r, mark, &shown))
             return false;
         *out = value_undefined (UNDEFINED_HINT, shown.as.text, shown.length);
     }

@@ -17,7 +17,7 @@ bool jinja_is_callable (value v)
     }
 }
 
-/* -- Built-in callables ---------------------------------------------------------------------------------------------------------- */
+/* -- Built-in callables ------------------------------------------------------------------------ */
 
 /* The number of the parameter called `name`; -1 if there is none, or parameters go by position only. */
 static int parameter_number (const char *parameters, value name)
@@ -107,7 +107,7 @@ static bool call_method (render *r, const bound_method *m, const arguments *call
     return !is_text (m->self) || !(m->self.flags & TEXT_MARKUP) || mark_result (r, out);
 }
 
-/* -- Loops, called to recurse; joiners -------------------------------------------------------------------------------------------- */
+/* -- Loops, called to recurse; joiners --------------------------------------------------------- */
 
 static bool call_loop (render *r, loop_state *loop, const arguments *call, value *out)
 {
@@ -116,7 +116,8 @@ static bool call_loop (render *r, loop_state *loop, const arguments *call, value
     if (!(loop->node->flags & FOR_RECURSIVE))
         return jinja_fail (r, "The loop must have the 'recursive' marker to be called recursively.");
     size_t mark = jinja_capture (r);
-    if (jinja_run_loop (r, loop->outer, loop->node, call->positional[0], loop->depth0 + 1) == FLOW_FAILED || !jinja_capture_end (r, mark, out))
+    if (jinja_run_loop (r, loop->outer, loop->node, call->positional[0], loop->depth0 + 1) == FLOW_FAILED ||
+        !jinja_capture_end (r, mark, out))
         return false;
     out->flags |= r->autoescape ? TEXT_MARKUP : 0;
     return true;
@@ -163,7 +164,7 @@ bool jinja_call (render *r, value function, const arguments *call, value *out)
     }
 }
 
-/* -- Macros ----------------------------------------------------------------------------------------------------------------------- */
+/* -- Macros ------------------------------------------------------------------------------------ */
 
 /* The argument of that name, which *used then marks as taken; NULL if it is not given. */
 static const value *take_named (const arguments *call, bool *used, value name)
@@ -196,8 +197,10 @@ static bool fail_named (render *r, const macro *m, const arguments *call, const 
     for (uint32_t i = 0; i < call->n_named; i++) {
         value name = call->named[i].name, own = m->name.kind == VALUE_NONE ? value_literal ("caller") : m->name;
         if (!used[i] && text_is (name, "caller"))
-            return jinja_fail (r, "macro '%.*s' was invoked with two values for the special caller argument. This is most "
-                                  "likely a bug.", (int) own.length, own.as.text);
+            return jinja_fail (r,
+                               "macro '%.*s' was invoked with two values for the special caller argument. This is most "
+                               "likely a bug.",
+                               (int) own.length, own.as.text);
         if (!used[i])
             return jinja_fail (r, "macro '%.*s' takes no keyword argument '%.*s'", (int) own.length, own.as.text,
                                (int) name.length, name.as.text);

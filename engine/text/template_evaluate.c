@@ -1,12 +1,13 @@
 /* Nodes to output.
  *
- * Each kind of node has a function of its own, out of line, so that the recursion through jinja_evaluate and jinja_run carries only
- * small stack frames. Failure needs no cleaning up: the first one ends the render, whose memory is dropped whole. */
+ * Each kind of node has a function of its own, out of line, so that the recursion through jinja_evaluate and
+ * jinja_run carries only small stack frames. Failure needs no cleaning up: the first one ends the render, whose
+ * memory is dropped whole. */
 #include "template_private.h"
 
 #define OUT_OF_LINE static __attribute__ ((noinline))
 
-/* -- Scopes -------------------------------------------------------------------------------------------------------------------- */
+/* -- Scopes ------------------------------------------------------------------------------------ */
 
 scope *jinja_open_scope (render *r, scope *outer, const frame *f)
 {
@@ -51,7 +52,7 @@ bool jinja_load_scope (render *r, scope *s)
 }
 
 /* What Jinja does when a scope ends: a macro that outlives its loop finds the loop's names unset. */
-static void leave_scope (scope *s)
+void jinja_leave_scope (scope *s)
 {
     for (uint32_t i = 0; i < s->frame->count; i++)
         s->slots[i] = value_of_kind (VALUE_MISSING);
@@ -88,12 +89,13 @@ bool jinja_assign (render *r, scope *s, const node *target, value v)
 {
     if (target->kind == NODE_NAME) {
         scope_at (s, target->hops)->slots[target->slot] = v;
-        return !(target->flags & NAME_EXPORTED) || r->tmpl->n_blocks == 0 || jinja_put (r, r->exported, target->constant, v);
+        return !(target->flags & NAME_EXPORTED) || r->tmpl->n_blocks == 0 ||
+               jinja_put (r, r->exported, target->constant, v);
     }
     return target->kind == NODE_NAMESPACE ? assign_namespace (r, s, target, v) : assign_tuple (r, s, target, v);
 }
 
-/* -- Expressions ----------------------------------------------------------------------------------------------------------------- */
+/* -- Expressions ------------------------------------------------------------------------------- */
 
 OUT_OF_LINE bool evaluate_items (render *r, scope *s, const node_list *list, value_kind kind, value *out)
 {
@@ -216,7 +218,8 @@ OUT_OF_LINE bool evaluate_slice (render *r, scope *s, const node *n, value *out)
 }
 
 /* *args are appended; *named is what **kwargs holds, NULL if there is none. */
-static bool add_more_arguments (render *r, scope *s, const call_nodes *nodes, value_list *positional, const dict **named)
+static bool add_more_arguments (render *r, scope *s, const call_nodes *nodes, value_list *positional,
+                                const dict **named)
 {
     value v, list;
     *named = NULL;
@@ -315,14 +318,16 @@ OUT_OF_LINE bool evaluate_filter (render *r, scope *s, const node *n, value *out
     value self = r->captured;
     arguments call;
     bool filter = n->kind == NODE_FILTER;
-    if ((n->left && !jinja_evaluate (r, s, n->left, &self)) || !jinja_evaluate_arguments (r, s, n->call, no_caller, &call))
+    if ((n->left && !jinja_evaluate (r, s, n->left, &self)) ||
+        !jinja_evaluate_arguments (r, s, n->call, no_caller, &call))
         return false;
     r->line = n->line;
     if (n->function)
         return jinja_call_native (r, filter ? "filter" : "test", n->function, self, &call, out);
     if (filter && jinja_is_refused_filter (n->constant.as.text, n->constant.length))
         return jinja_fail (r, "the filter %.*s is not available here", (int) n->constant.length, n->constant.as.text);
-    return jinja_fail (r, "No %s named '%.*s' found.", filter ? "filter" : "test", (int) n->constant.length, n->constant.as.text);
+    return jinja_fail (r, "No %s named '%.*s' found.", filter ? "filter" : "test", (int) n->constant.length,
+                       n->constant.as.text);
 }
 
 OUT_OF_LINE bool evaluate_conditional (render *r, scope *s, const node *n, value *out)
@@ -410,141 +415,7 @@ bool jinja_evaluate (render *r, scope *s, const node *n, value *out)
     return true;
 }
 
-/* -- Loops ----------------------------------------------------------------------------------------------------------------------- */
-
-/* The next item that passes the loop's condition, which is evaluated in a scope of its own. */
-static bool next_passing (render *r, iterator *it, value *out, bool *more)
-{
-    value passes;
-    for (;;) {
-        if (!jinja_next (r, it->inner, out, more))
-            return false;
-        if (!*more)
-            return true;
-        if (!jinja_assign (r, it->test_scope, it->loop->left, *out) || !jinja_evaluate (r, it->test_scope, it->loop->third, &passes))
-            return false;
-        if (jinja_truth (passes))
-            return true;
-    }
-}
-
-static bool filter_loop (render *r, scope *outer, const node *n, iterator **it)
-{
-    iterator *passing = jinja_new_iterator (r, next_passing, value_none ());
-    scope *s = passing ? jinja_open_scope (r, outer, n->test_frame) : NULL;
-    if (!s || !jinja_load_scope (r, s))
-        return false;
-    passing->inner = *it;
-    passing->loop = n;
-    passing->test_scope = s;
-    *it = passing;
-    return true;
-}
-
-bool jinja_loop_peek (render *r, loop_state *loop, value *out)
-{
-    bool more = true;
-    if (!is_given (loop->after) && !loop->is_done) {
-        if (!jinja_next (r, loop->it, &loop->after, &more))
-            return false;
-        if (!more) {
-            loop->after = value_of_kind (VALUE_MISSING);
-            loop->is_done = true;
-        }
-    }
-    *out = loop->after;
-    return true;
-}
-
-bool jinja_loop_length (render *r, loop_state *loop, int64_t *out)
-{
-    bool has;
-    value rest;
-    if (loop->length < 0 && !jinja_length (r, loop->iterable, &has, &loop->length))
-        return false;
-    if (loop->length < 0) { /* no len (): whatever is still to come is taken into a list */
-        value_list list = {0};
-        bool more = !loop->is_done;
-        while (more) {
-            if (!jinja_next (r, loop->it, &rest, &more) || (more && !jinja_append (r, &list, rest)))
-                return false;
-        }
-        if (!jinja_iterate (r, value_of_list (&list), &loop->it))
-            return false;
-        loop->length = list.count + loop->index0 + 1 + is_given (loop->after);
-    }
-    *out = loop->length;
-    return true;
-}
-
-static bool next_turn (render *r, loop_state *loop, bool *more)
-{
-    value item = loop->after;
-    *more = true;
-    if (is_given (item))
-        loop->after = value_of_kind (VALUE_MISSING);
-    else if (loop->is_done)
-        *more = false;
-    else if (!jinja_next (r, loop->it, &item, more))
-        return false;
-    if (!*more)
-        return true;
-    loop->index0++;
-    loop->before = loop->current;
-    loop->current = item;
-    return true;
-}
-
-/* `else` runs when no turn reached the end of the body: after `continue` in each, too. */
-static flow run_else (render *r, scope *outer, const node *n)
-{
-    if (!n->other_frame)
-        return FLOW_NEXT;
-    scope *s = jinja_open_scope (r, outer, n->other_frame);
-    return s && jinja_load_scope (r, s) ? jinja_run (r, s, &n->other) : FLOW_FAILED;
-}
-
-static flow run_turns (render *r, const node *n, scope *s, loop_state *loop, bool *finished_one)
-{
-    for (;;) {
-        bool more;
-        r->line = n->line;
-        if (!next_turn (r, loop, &more))
-            return FLOW_FAILED;
-        if (!more)
-            return FLOW_NEXT;
-        if (!jinja_assign (r, s, n->left, loop->current) || !jinja_load_scope (r, s))
-            return FLOW_FAILED;
-        if (n->flags & FOR_HAS_LOOP)
-            s->slots[0] = (value){.kind = VALUE_LOOP, .as.loop = loop};
-        flow f = jinja_run (r, s, &n->body);
-        if (f == FLOW_FAILED || f == FLOW_BREAK)
-            return f;
-        *finished_one = *finished_one || f == FLOW_NEXT;
-    }
-}
-
-flow jinja_run_loop (render *r, scope *outer, const node *n, value iterable, int64_t depth0)
-{
-    loop_state *loop = jinja_new (r, 1, sizeof *loop);
-    scope *s = jinja_open_scope (r, outer, n->frame);
-    bool finished_one = false;
-    if (!loop || !s || !jinja_enter (r) || !jinja_iterate (r, iterable, &loop->it) ||
-        (n->third && !filter_loop (r, outer, n, &loop->it)))
-        return FLOW_FAILED;
-    loop->iterable = n->third ? value_none () : iterable;
-    loop->index0 = loop->length = -1;
-    loop->depth0 = depth0;
-    loop->node = n;
-    loop->outer = outer;
-    if (run_turns (r, n, s, loop, &finished_one) == FLOW_FAILED)
-        return FLOW_FAILED;
-    leave_scope (s);
-    jinja_leave (r);
-    return finished_one ? FLOW_NEXT : run_else (r, outer, n);
-}
-
-/* -- Statements ------------------------------------------------------------------------------------------------------------------ */
+/* -- Statements -------------------------------------------------------------------------------- */
 
 static flow flow_of (bool ok)
 {
@@ -554,7 +425,8 @@ static flow flow_of (bool ok)
 OUT_OF_LINE flow run_output (render *r, scope *s, const node *n)
 {
     value v;
-    return flow_of (jinja_evaluate (r, s, n->left, &v) && (r->autoescape ? jinja_emit_escaped (r, v) : jinja_emit_value (r, v)));
+    return flow_of (jinja_evaluate (r, s, n->left, &v) &&
+                    (r->autoescape ? jinja_emit_escaped (r, v) : jinja_emit_value (r, v)));
 }
 
 OUT_OF_LINE flow run_for (render *r, scope *s, const node *n)
@@ -590,11 +462,12 @@ static bool check_namespaces (render *r, scope *s, const node *target)
 OUT_OF_LINE flow run_set (render *r, scope *s, const node *n)
 {
     value v;
-    return flow_of (check_namespaces (r, s, n->left) && jinja_evaluate (r, s, n->right, &v) && jinja_assign (r, s, n->left, v));
+    return flow_of (check_namespaces (r, s, n->left) && jinja_evaluate (r, s, n->right, &v) &&
+                    jinja_assign (r, s, n->left, v));
 }
 
-/* Runs a body in a scope of its own and gives what it put out, through the filter n->right if there is one. What break and continue
- * cut off is dropped. */
+/* Runs a body in a scope of its own and gives what it put out, through the filter n->right if there is one. What
+ * break and continue cut off is dropped. */
 OUT_OF_LINE flow capture_body (render *r, scope *outer, const node *n, value *out)
 {
     scope *s = jinja_open_scope (r, outer, n->frame);
@@ -679,7 +552,7 @@ OUT_OF_LINE flow run_with (render *r, scope *outer, const node *n)
         if (!jinja_evaluate (r, outer, n->items.items[i + 1], &v) || !jinja_assign (r, s, n->items.items[i], v))
             return FLOW_FAILED;
     flow f = jinja_run (r, s, &n->body);
-    leave_scope (s);
+    jinja_leave_scope (s);
     return f;
 }
 
@@ -705,7 +578,8 @@ OUT_OF_LINE flow run_generation (render *r, scope *s, const node *n)
     return flow_of (jinja_call_macro (r, &m, &none, &v) && jinja_emit_value (r, v));
 }
 
-/* The variables that a scoped block sees: the render's, the template's own, and all that the scopes around it have set. */
+/* The variables that a scoped block sees: the render's, the template's own, and all that the scopes around it have
+ * set. */
 static bool gather_scoped (render *r, scope *s, dict *into)
 {
     if (s->outer && !gather_scoped (r, s->outer, into))

@@ -1,25 +1,37 @@
 /* Expressions of templates to nodes, with Jinja2's grammar.
  *
- * From loosest to tightest: a if b else c; or; and; not; comparisons, in, not in (chained as in Python); + -; ~; * / // %; **; signs;
- * then postfixes (.name [index] (call)), filters and tests. Signs bind tighter than ** and filters tighter than signs' operands
- * are joined: -1|abs is (-1)|abs, as in Jinja. Binary levels share one loop (precedence climbing), so that a bracket costs
- * few stack frames. */
+ * From loosest to tightest: a if b else c; or; and; not; comparisons, in, not in (chained as in Python); + -; ~; *
+ * / // %; **; signs; then postfixes (.name [index] (call)), filters and tests. Signs bind tighter than ** and
+ * filters tighter than signs' operands are joined: -1|abs is (-1)|abs, as in Jinja. Binary levels share one loop
+ * (precedence climbing), so that a bracket costs few stack frames. */
 #include "template_private.h"
 
 #include <stdio.h>
 
-typedef enum level { LEVEL_OR, LEVEL_AND, LEVEL_NOT, LEVEL_COMPARE, LEVEL_ADD, LEVEL_CONCAT, LEVEL_MUL, LEVEL_POW, LEVEL_UNARY } level;
+typedef enum level {
+    LEVEL_OR,
+    LEVEL_AND,
+    LEVEL_NOT,
+    LEVEL_COMPARE,
+    LEVEL_ADD,
+    LEVEL_CONCAT,
+    LEVEL_MUL,
+    LEVEL_POW,
+    LEVEL_UNARY
+} level;
 
 static node *parse_unary (parser *p, bool with_filters);
 static node *parse_primary (parser *p, bool with_namespace);
 
-/* -- Calls' arguments ---------------------------------------------------------------------------------------------------------- */
+/* -- Calls' arguments -------------------------------------------------------------------------- */
 
 static bool add_named (parser *p, call_nodes *call, value name, node *item)
 {
     for (uint32_t i = 0; i < call->n_named; i++)
-        if (call->named[i].name.length == name.length && memcmp (call->named[i].name.as.text, name.as.text, name.length) == 0)
-            return jinja_parse_fail (p, p->current.line, "the argument %.*s is given twice", (int) name.length, name.as.text);
+        if (call->named[i].name.length == name.length &&
+            memcmp (call->named[i].name.as.text, name.as.text, name.length) == 0)
+            return jinja_parse_fail (p, p->current.line, "the argument %.*s is given twice", (int) name.length,
+                                     name.as.text);
     if (call->n_named == MAX_ARGUMENTS)
         return jinja_parse_fail (p, p->current.line, "more than %d named arguments", MAX_ARGUMENTS);
     if (call->n_named == call->named_room) {
@@ -92,7 +104,7 @@ static node *parse_call (parser *p, node *left)
     return n;
 }
 
-/* -- Postfixes, filters, tests --------------------------------------------------------------------------------------------------- */
+/* -- Postfixes, filters, tests ----------------------------------------------------------------- */
 
 /* start:stop:step into `slice`, or a plain index into *index. */
 static bool parse_subscript (parser *p, node *slice, node **index)
@@ -102,7 +114,8 @@ static bool parse_subscript (parser *p, node *slice, node **index)
     for (int i = 0; i < 3; i++) {
         bool colon;
         token_kind kind = p->current.kind;
-        if (kind != TOKEN_COLON && kind != TOKEN_RBRACKET && kind != TOKEN_COMMA && !(parts[i] = jinja_parse_expression (p, true)))
+        if (kind != TOKEN_COLON && kind != TOKEN_RBRACKET && kind != TOKEN_COMMA &&
+            !(parts[i] = jinja_parse_expression (p, true)))
             return false;
         if (i == 2)
             break;
@@ -141,7 +154,8 @@ static node *parse_brackets (parser *p, node *left)
             return NULL;
         }
         while (p->current.kind == TOKEN_COMMA) {
-            if (!jinja_advance (p) || !(index = jinja_parse_expression (p, true)) || !jinja_add_node (p, &tuple->items, index))
+            if (!jinja_advance (p) || !(index = jinja_parse_expression (p, true)) ||
+                !jinja_add_node (p, &tuple->items, index))
                 return NULL;
         }
         index = tuple;
@@ -280,9 +294,9 @@ static node *parse_test (parser *p, node *left)
     if (!negated)
         return n;
     node *not = jinja_new_node (p, NODE_NOT, line);
-    if (not)
-        not->left = n;
-    return not;
+    if (not )
+        not ->left = n;
+    return not ;
 }
 
 static node *parse_filters_and_tests (parser *p, node *n)
@@ -300,7 +314,7 @@ static node *parse_filters_and_tests (parser *p, node *n)
     return n;
 }
 
-/* -- Literals, names, brackets --------------------------------------------------------------------------------------------------- */
+/* -- Literals, names, brackets ----------------------------------------------------------------- */
 
 static node *parse_name (parser *p, bool with_namespace)
 {
@@ -477,7 +491,7 @@ node *jinja_parse_target (parser *p, const char *end, bool with_namespace)
     return target;
 }
 
-/* -- Operators ------------------------------------------------------------------------------------------------------------------- */
+/* -- Operators --------------------------------------------------------------------------------- */
 
 static node *parse_sign (parser *p, node_kind kind)
 {
@@ -510,11 +524,11 @@ static bool binary_here (parser *p, level *found, uint8_t *op)
         level level;
         uint8_t op;
     } table[] = {
-        {TOKEN_EQ, LEVEL_COMPARE, CMP_EQ},    {TOKEN_NE, LEVEL_COMPARE, CMP_NE},   {TOKEN_LT, LEVEL_COMPARE, CMP_LT},
-        {TOKEN_LE, LEVEL_COMPARE, CMP_LE},    {TOKEN_GT, LEVEL_COMPARE, CMP_GT},   {TOKEN_GE, LEVEL_COMPARE, CMP_GE},
-        {TOKEN_ADD, LEVEL_ADD, OP_ADD},       {TOKEN_SUB, LEVEL_ADD, OP_SUB},      {TOKEN_TILDE, LEVEL_CONCAT, 0},
-        {TOKEN_MUL, LEVEL_MUL, OP_MUL},       {TOKEN_DIV, LEVEL_MUL, OP_DIV},      {TOKEN_FLOORDIV, LEVEL_MUL, OP_FLOORDIV},
-        {TOKEN_MOD, LEVEL_MUL, OP_MOD},       {TOKEN_POW, LEVEL_POW, OP_POW},
+        {TOKEN_EQ, LEVEL_COMPARE, CMP_EQ}, {TOKEN_NE, LEVEL_COMPARE, CMP_NE}, {TOKEN_LT, LEVEL_COMPARE, CMP_LT},
+        {TOKEN_LE, LEVEL_COMPARE, CMP_LE}, {TOKEN_GT, LEVEL_COMPARE, CMP_GT}, {TOKEN_GE, LEVEL_COMPARE, CMP_GE},
+        {TOKEN_ADD, LEVEL_ADD, OP_ADD},    {TOKEN_SUB, LEVEL_ADD, OP_SUB},    {TOKEN_TILDE, LEVEL_CONCAT, 0},
+        {TOKEN_MUL, LEVEL_MUL, OP_MUL},    {TOKEN_DIV, LEVEL_MUL, OP_DIV},    {TOKEN_FLOORDIV, LEVEL_MUL, OP_FLOORDIV},
+        {TOKEN_MOD, LEVEL_MUL, OP_MOD},    {TOKEN_POW, LEVEL_POW, OP_POW},
     };
     *found = LEVEL_UNARY;
     *op = 0;

@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FILTER(name)                                                                                                           \
-    static bool name (render *r, value self, const value *args, const arguments *call, value *out)
+#define FILTER(name) static bool name (render *r, value self, const value *args, const arguments *call, value *out)
 #define UNUSED (void) r, (void) args, (void) call
 
 static bool flag (value v)
@@ -17,8 +16,9 @@ static bool flag (value v)
 static bool int_argument (render *r, value v, int64_t fallback, int64_t *out)
 {
     if (is_given (v) && !is_int (v))
-        return v.kind == VALUE_UNDEFINED ? jinja_fail_undefined (r, v)
-                                         : jinja_fail (r, "'%s' object cannot be interpreted as an integer", jinja_type_name (v));
+        return v.kind == VALUE_UNDEFINED
+                   ? jinja_fail_undefined (r, v)
+                   : jinja_fail (r, "'%s' object cannot be interpreted as an integer", jinja_type_name (v));
     *out = is_given (v) ? int_of (v) : fallback;
     return true;
 }
@@ -34,7 +34,7 @@ static bool text_method (render *r, const char *method, value self, const argume
     return true;
 }
 
-/* -- Texts --------------------------------------------------------------------------------------------------------------------- */
+/* -- Texts ------------------------------------------------------------------------------------- */
 
 FILTER (filter_upper)
 {
@@ -110,7 +110,8 @@ FILTER (filter_replace)
 {
     UNUSED;
     value texts[3];
-    if (!jinja_to_text (r, self, &self) || !jinja_to_text (r, args[0], &texts[0]) || !jinja_to_text (r, args[1], &texts[1]))
+    if (!jinja_to_text (r, self, &self) || !jinja_to_text (r, args[0], &texts[0]) ||
+        !jinja_to_text (r, args[1], &texts[1]))
         return false;
     self.flags &= (uint8_t) ~TEXT_MARKUP;
     texts[2] = is_given (args[2]) && args[2].kind != VALUE_NONE ? args[2] : value_int (-1);
@@ -129,7 +130,8 @@ FILTER (filter_indent)
     if (!is_text (indent) && !jinja_binary (r, OP_MUL, value_literal (" "), indent, &indent))
         return false;
     const arguments none = {0};
-    if (!jinja_concat_text (r, self, value_literal ("\n"), &self) || !text_method (r, "splitlines", self, &none, &lines))
+    if (!jinja_concat_text (r, self, value_literal ("\n"), &self) ||
+        !text_method (r, "splitlines", self, &none, &lines))
         return false;
     size_t mark = jinja_capture (r);
     if (flag (args[1]) && !jinja_emit_value (r, indent))
@@ -152,7 +154,8 @@ FILTER (filter_truncate)
     int64_t length, leeway, own;
     bool has, kill_words = flag (args[1]);
     value end = is_given (args[2]) ? args[2] : value_literal ("...");
-    if (!int_argument (r, args[0], 255, &length) || !int_argument (r, args[3].kind == VALUE_NONE ? value_of_kind (VALUE_MISSING) : args[3], 5, &leeway) ||
+    if (!int_argument (r, args[0], 255, &length) ||
+        !int_argument (r, args[3].kind == VALUE_NONE ? value_of_kind (VALUE_MISSING) : args[3], 5, &leeway) ||
         !jinja_length (r, self, &has, &own))
         return false;
     if (!has || !is_text (end))
@@ -253,8 +256,8 @@ FILTER (filter_xmlattr)
         for (uint32_t k = 0; k < key.length; k++)
             if (key.as.text[k] && strchr (" \t\n\r\f\v/>=", key.as.text[k]))
                 return jinja_fail (r, "Invalid character in attribute name");
-        if (((any || space) && !jinja_emit_char (r, ' ')) || !jinja_emit_escaped (r, key) || !jinja_emit_literal (r, "=\"") ||
-            !jinja_emit_escaped (r, item) || !jinja_emit_char (r, '"'))
+        if (((any || space) && !jinja_emit_char (r, ' ')) || !jinja_emit_escaped (r, key) ||
+            !jinja_emit_literal (r, "=\"") || !jinja_emit_escaped (r, item) || !jinja_emit_char (r, '"'))
             return false;
         any = true;
     }
@@ -269,9 +272,9 @@ static bool emit_quoted (render *r, value v, const char *safe, bool plus)
     for (uint32_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char) text.as.text[i];
         bool plain = c < 0x80 && c && (jinja_is_alnum (c) || strchr ("_.-~", c) || strchr (safe, c));
-        if (!(plain                ? jinja_emit_char (r, (char) c)
-              : plus && c == ' '   ? jinja_emit_char (r, '+')
-                                   : jinja_emit_format (r, "%%%02X", c)))
+        if (!(plain              ? jinja_emit_char (r, (char) c)
+              : plus && c == ' ' ? jinja_emit_char (r, '+')
+                                 : jinja_emit_format (r, "%%%02X", c)))
             return false;
     }
     return true;
@@ -299,14 +302,14 @@ FILTER (filter_urlencode)
             return false;
         if (list.length != 2)
             return jinja_fail (r, "urlencode wants pairs");
-        if ((!first && !jinja_emit_char (r, '&')) || !emit_quoted (r, list.as.items[0], "", true) || !jinja_emit_char (r, '=') ||
-            !emit_quoted (r, list.as.items[1], "", true))
+        if ((!first && !jinja_emit_char (r, '&')) || !emit_quoted (r, list.as.items[0], "", true) ||
+            !jinja_emit_char (r, '=') || !emit_quoted (r, list.as.items[1], "", true))
             return false;
     }
     return jinja_capture_end (r, mark, out);
 }
 
-/* -- Numbers --------------------------------------------------------------------------------------------------------------------- */
+/* -- Numbers ----------------------------------------------------------------------------------- */
 
 /* int (v); *ok is false where Python raises TypeError or ValueError. */
 static bool to_int (render *r, value v, int64_t base, bool *ok, value *out)
@@ -460,10 +463,11 @@ FILTER (filter_filesizeformat)
     size_t i = 0;
     for (; i < 7 && bytes >= unit * base; i++)
         unit *= base;
-    return jinja_emit_format (r, "%.1f %s", bytes / unit, is_binary ? binary[i] : decimal[i]) && jinja_capture_end (r, mark, out);
+    return jinja_emit_format (r, "%.1f %s", bytes / unit, is_binary ? binary[i] : decimal[i]) &&
+           jinja_capture_end (r, mark, out);
 }
 
-/* -- Values of any kind ---------------------------------------------------------------------------------------------------------- */
+/* -- Values of any kind ------------------------------------------------------------------------ */
 
 FILTER (filter_default)
 {

@@ -24,7 +24,7 @@ typedef struct format_spec {
     char type;         /* 0: none */
 } format_spec;
 
-/* -- Padding ------------------------------------------------------------------------------------------------------------------- */
+/* -- Padding ----------------------------------------------------------------------------------- */
 
 static bool emit_fill (render *r, uint32_t fill, int64_t count)
 {
@@ -101,7 +101,7 @@ static bool emit_number (render *r, const format_spec *spec, bool negative, cons
     return emit_padded (r, text, spec, '>');
 }
 
-/* -- Numbers to digits ----------------------------------------------------------------------------------------------------------- */
+/* -- Numbers to digits ------------------------------------------------------------------------- */
 
 static void int_digits (uint64_t magnitude, unsigned base, bool upper, char out[72])
 {
@@ -130,8 +130,7 @@ static void real_digits (double real, char type, int precision, bool alternate, 
     if (isfinite (real))
         snprintf (out, NUMBER_BYTES, format, precision, fabs (real));
     else
-        snprintf (out, NUMBER_BYTES, "%s",
-                  isnan (real) ? (type < 'a' ? "NAN" : "nan") : (type < 'a' ? "INF" : "inf"));
+        snprintf (out, NUMBER_BYTES, "%s", isnan (real) ? (type < 'a' ? "NAN" : "nan") : (type < 'a' ? "INF" : "inf"));
 }
 
 /* format (real, ".N"): like g, but with a ".0", and an exponent one digit earlier. */
@@ -183,7 +182,12 @@ static bool emit_int (render *r, const format_spec *spec, int64_t i)
     char digits[72];
     char type = spec->type ? spec->type : 'd';
     unsigned base = type == 'b' ? 2 : type == 'o' ? 8 : type == 'x' || type == 'X' ? 16 : 10;
-    const char *prefix = !spec->alternate ? "" : type == 'b' ? "0b" : type == 'o' ? "0o" : type == 'x' ? "0x" : type == 'X' ? "0X" : "";
+    const char *prefix = !spec->alternate ? ""
+                         : type == 'b'    ? "0b"
+                         : type == 'o'    ? "0o"
+                         : type == 'x'    ? "0x"
+                         : type == 'X'    ? "0X"
+                                          : "";
     int_digits (magnitude_of (i), base, type == 'X', digits);
     return emit_number (r, spec, i < 0, prefix, digits);
 }
@@ -204,14 +208,18 @@ static bool ascii_repr (render *r, value v, value *out)
     for (const char *at = shown.as.text, *end = at + shown.length; at < end;) {
         uint32_t code = jinja_next_code_point (&at);
         bool ok = code < 0x80 ? jinja_emit_char (r, (char) code)
-                              : jinja_emit_format (r, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
+                              : jinja_emit_format (r,
+                                                   code < 0x100     ? "\\x%02x"
+                                                   : code < 0x10000 ? "\\u%04x"
+                                                                    : "\\U%08x",
+                                                   code);
         if (!ok)
             return false;
     }
     return jinja_capture_end (r, mark, out);
 }
 
-/* -- "…" % … --------------------------------------------------------------------------------------------------------------------- */
+/* -- "…" % … ----------------------------------------------------------------------------------- */
 
 typedef struct percent_state {
     value operand;
@@ -332,7 +340,9 @@ static bool percent_convert (render *r, format_spec *spec, bool zero, value v, b
     case 's':
     case 'r':
     case 'a':
-        if (!(spec->type == 's' ? jinja_to_text (r, v, &text) : spec->type == 'r' ? jinja_repr (r, v, &text) : ascii_repr (r, v, &text)))
+        if (!(spec->type == 's'   ? jinja_to_text (r, v, &text)
+              : spec->type == 'r' ? jinja_repr (r, v, &text)
+                                  : ascii_repr (r, v, &text)))
             return false;
         if (markup && !jinja_escape (r, text, &text))
             return false;
@@ -383,7 +393,8 @@ static bool percent_one (render *r, percent_state *s, const char **at, const cha
         if (!jinja_find (r, s->operand.as.dict, key, &found))
             return false;
         if (!found)
-            return jinja_fail (r, "a %% format names the key '%.*s', which is not there", (int) key.length, key.as.text);
+            return jinja_fail (r, "a %% format names the key '%.*s', which is not there", (int) key.length,
+                               key.as.text);
         v = *found;
         has_key = true;
     }
@@ -422,7 +433,7 @@ bool jinja_format_percent (render *r, value format, value operand, value *out)
     return true;
 }
 
-/* -- "{}".format ------------------------------------------------------------------------------------------------------------------ */
+/* -- "{}".format ------------------------------------------------------------------------------- */
 
 typedef struct braces_state {
     const arguments *call;
@@ -680,10 +691,10 @@ bool jinja_format_braces (render *r, value format, const arguments *call, dict *
     return true;
 }
 
-/* -- Reading numbers --------------------------------------------------------------------------------------------------------------- */
+/* -- Reading numbers --------------------------------------------------------------------------- */
 
-/* Strips whitespace, makes digits ASCII and drops single underscores between digits. False if that leaves nothing, something
- * non-ASCII, or more than fits. */
+/* Strips whitespace, makes digits ASCII and drops single underscores between digits. False if that leaves nothing,
+ * something non-ASCII, or more than fits. */
 static bool clean_number (value text, char out[256])
 {
     const char *at = text.as.text, *end = at + text.length;

@@ -1,4 +1,5 @@
-/* What templates can call by name: range, dict, namespace, cycler, joiner, and transformers' raise_exception and strftime_now. */
+/* What templates can call by name: range, dict, namespace, cycler, joiner, and transformers' raise_exception and
+ * strftime_now. */
 #include "template_private.h"
 
 #include <stdio.h>
@@ -93,7 +94,8 @@ static bool raise_exception (render *r, value self, const value *args, const arg
                     message.as.text);
 }
 
-/* One directive, from its % to its letter. Those that ask for what a time of day without a zone lacks give what Python gives. */
+/* One directive, from its % to its letter. Those that ask for what a time of day without a zone lacks give what
+ * Python gives. */
 static bool emit_directive (render *r, const char *directive, size_t length)
 {
     char format[32], text[256];
@@ -153,7 +155,8 @@ static const callable globals[] = {
 bool jinja_add_globals (render *r, dict *d)
 {
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
-        if (!jinja_put (r, d, value_literal (globals[i].name), (value){.kind = VALUE_FUNCTION, .as.function = &globals[i]}))
+        if (!jinja_put (r, d, value_literal (globals[i].name),
+                        (value){.kind = VALUE_FUNCTION, .as.function = &globals[i]}))
             return false;
     return true;
 }

@@ -1,7 +1,8 @@
 /* Walking over values: what `for`, unpacking and filters see as Python's iter () and next ().
  *
- * Lists are walked in place. What Jinja makes generators of (map, select, a loop's condition) is computed item by item as it is
- * asked for, so that an error in an item nobody asks for does not happen, and a condition sees what the loop's body has done. */
+ * Lists are walked in place. What Jinja makes generators of (map, select, a loop's condition) is computed item by
+ * item as it is asked for, so that an error in an item nobody asks for does not happen, and a condition sees what
+ * the loop's body has done. */
 #include "template_private.h"
 
 iterator *jinja_new_iterator (render *r, bool (*next) (render *, iterator *, value *, bool *), value source)
@@ -87,7 +88,8 @@ static bool next_entry (render *r, iterator *it, value *out, bool *more)
 static bool next_entry_reversed (render *r, iterator *it, value *out, bool *more)
 {
     *more = it->position < it->source.as.dict->count;
-    return jinja_charge (r, 0) && (!*more || next_entry_at (r, it, it->source.as.dict->count - (uint32_t) ++it->position, out));
+    return jinja_charge (r, 0) &&
+           (!*more || next_entry_at (r, it, it->source.as.dict->count - (uint32_t) ++it->position, out));
 }
 
 bool jinja_item_of_range (const range *numbers, int64_t index, value *out)

@@ -1,9 +1,9 @@
 /* Template source to tokens.
  *
- * Between tags everything is data; its edges depend on the tags beside it, as Jinja2's lexer does with trim_blocks and lstrip_blocks on:
- * `-` strips all whitespace on its side; without a sign a block or comment tag drops the newline behind it, and the blanks
- * before it when they are all that its line has; `+` keeps those. Variable tags only know `-`. Inside a tag a closing `}}` or
- * `%}` counts only when no bracket is open, so {{ {'a': {}}}} lexes. */
+ * Between tags everything is data; its edges depend on the tags beside it, as Jinja2's lexer does with trim_blocks
+ * and lstrip_blocks on: `-` strips all whitespace on its side; without a sign a block or comment tag drops the
+ * newline behind it, and the blanks before it when they are all that its line has; `+` keeps those. Variable tags
+ * only know `-`. Inside a tag a closing `}}` or `%}` counts only when no bracket is open, so {{ {'a': {}}}} lexes. */
 #include "template_private.h"
 
 #include <errno.h>
@@ -107,8 +107,8 @@ static void give_data (const lexer *l, token *out, uint32_t line, size_t from, s
     out->value = value_text (l->source + from, end - from, 0);
 }
 
-/* `at` is behind an opening `{%` with its sign: where the tag `{% NAME %}` ends, 0 if this is another tag. `trims`: whether `+%}`
- * is allowed and a newline after a plain `%}` is part of it. */
+/* `at` is behind an opening `{%` with its sign: where the tag `{% NAME %}` ends, 0 if this is another tag. `trims`:
+ * whether `+%}` is allowed and a newline after a plain `%}` is part of it. */
 static size_t whole_tag_end (const lexer *l, size_t at, const char *name, bool trims)
 {
     at = skip_space (l, at);
@@ -206,7 +206,7 @@ static bool lex_data (lexer *l, token *out)
     return true;
 }
 
-/* -- Inside a tag -------------------------------------------------------------------------------------------------------------- */
+/* -- Inside a tag ------------------------------------------------------------------------------ */
 
 /* The tag's end, if it is here and no bracket is open. */
 static bool lex_tag_end (lexer *l, token *out)
@@ -232,7 +232,10 @@ static bool lex_tag_end (lexer *l, token *out)
 
 static int hex_digit (char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* \xhh, \uhhhh, \Uhhhhhhhh behind their letter. */
@@ -283,7 +286,11 @@ static bool unescape_one (lexer *l, size_t *at, size_t end, char **to)
         code = jinja_next_code_point (&next);
         *at = (size_t) (next - s);
         char escape[12];
-        int n = snprintf (escape, sizeof escape, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
+        int n = snprintf (escape, sizeof escape,
+                          code < 0x100     ? "\\x%02x"
+                          : code < 0x10000 ? "\\u%04x"
+                                           : "\\U%08x",
+                          code);
         memcpy (*to, escape, (size_t) n);
         *to += n;
         return true;
@@ -432,8 +439,8 @@ static bool lex_name (lexer *l, token *out)
         char what[64];
         const char *next = l->source + l->at;
         uint32_t code = jinja_next_code_point (&next);
-        snprintf (what, sizeof what, "unexpected character %.*s (U+%04X) in a tag", (int) (next - l->source - (long) l->at),
-                  l->source + l->at, code);
+        snprintf (what, sizeof what, "unexpected character %.*s (U+%04X) in a tag",
+                  (int) (next - l->source - (long) l->at), l->source + l->at, code);
         return fail_at (l, what);
     }
     *out = (token){.kind = TOKEN_NAME, .line = l->line};
@@ -447,11 +454,11 @@ static const struct {
     const char *text;
     token_kind kind;
 } operators[] = {
-    {"**", TOKEN_POW},      {"//", TOKEN_FLOORDIV}, {"==", TOKEN_EQ},    {"!=", TOKEN_NE},        {">=", TOKEN_GE},
-    {"<=", TOKEN_LE},       {"+", TOKEN_ADD},       {"-", TOKEN_SUB},    {"*", TOKEN_MUL},        {"/", TOKEN_DIV},
+    {"**", TOKEN_POW},      {"//", TOKEN_FLOORDIV}, {"==", TOKEN_EQ},      {"!=", TOKEN_NE},      {">=", TOKEN_GE},
+    {"<=", TOKEN_LE},       {"+", TOKEN_ADD},       {"-", TOKEN_SUB},      {"*", TOKEN_MUL},      {"/", TOKEN_DIV},
     {"%", TOKEN_MOD},       {"~", TOKEN_TILDE},     {"[", TOKEN_LBRACKET}, {"]", TOKEN_RBRACKET}, {"(", TOKEN_LPAREN},
-    {")", TOKEN_RPAREN},    {"{", TOKEN_LBRACE},    {"}", TOKEN_RBRACE}, {">", TOKEN_GT},         {"<", TOKEN_LT},
-    {"=", TOKEN_ASSIGN},    {".", TOKEN_DOT},       {":", TOKEN_COLON},  {"|", TOKEN_PIPE},       {",", TOKEN_COMMA},
+    {")", TOKEN_RPAREN},    {"{", TOKEN_LBRACE},    {"}", TOKEN_RBRACE},   {">", TOKEN_GT},       {"<", TOKEN_LT},
+    {"=", TOKEN_ASSIGN},    {".", TOKEN_DOT},       {":", TOKEN_COLON},    {"|", TOKEN_PIPE},     {",", TOKEN_COMMA},
     {";", TOKEN_SEMICOLON},
 };
 

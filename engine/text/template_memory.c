@@ -1,9 +1,10 @@
 /* Memory, output and bounds of a template's parse and render.
  *
- * An arena takes chunks from the system and gives them out from front to back; it is dropped whole. Texts have an arena of their own so
- * that the text built last is often the last thing in it: then `a + b` appends in place, and a template that builds its
- * prompt by adding to one variable costs what it adds. Output and captures (macros, set blocks, whatever builds a
- * text piece by piece) share one growing buffer: a capture is the part of it behind a mark. */
+ * An arena takes chunks from the system and gives them out from front to back; it is dropped whole. Texts have an
+ * arena of their own so that the text built last is often the last thing in it: then `a + b` appends in place, and
+ * a template that builds its prompt by adding to one variable costs what it adds. Output and captures (macros, set
+ * blocks, whatever builds a text piece by piece) share one growing buffer: a capture is the part of it behind a
+ * mark. */
 #include "template_private.h"
 
 #include <stdarg.h>
@@ -56,7 +57,7 @@ void *jinja_arena_new (arena *a, size_t count, size_t size, wl_error *err)
         wl_fail (err, WL_ERROR_INPUT, "the template needs more than %d MiB of memory", MAX_MEMORY_BYTES >> 20);
         return NULL;
     }
-    size_t align = _Alignof (max_align_t), padding = -(uintptr_t) a->next % align; /* bytes may have been taken before */
+    size_t align = _Alignof(max_align_t), padding = -(uintptr_t) a->next % align; /* bytes may have been taken before */
     bytes = bytes ? bytes : 1;
     if (!a->next || (size_t) (a->end - a->next) < bytes + padding) {
         if (!add_chunk (a, bytes, err))
@@ -95,7 +96,7 @@ void jinja_arena_free (arena *a)
     a->next = a->end = NULL;
 }
 
-/* -- Bounds ------------------------------------------------------------------------------------------------------------------ */
+/* -- Bounds ------------------------------------------------------------------------------------ */
 
 bool jinja_fail (render *r, const char *format, ...)
 {
@@ -158,7 +159,7 @@ bool jinja_append (render *r, value_list *list, value item)
     return jinja_charge (r, 0);
 }
 
-/* -- Output ------------------------------------------------------------------------------------------------------------------ */
+/* -- Output ------------------------------------------------------------------------------------ */
 
 /* Room for `length` more bytes behind output_length. */
 static bool make_room (render *r, size_t length)

@@ -20,7 +20,7 @@ static bool fail_operands (render *r, binary_operator op, value a, value b)
                        jinja_type_name (b));
 }
 
-/* -- Numbers ------------------------------------------------------------------------------------------------------------------- */
+/* -- Numbers ----------------------------------------------------------------------------------- */
 
 bool jinja_floor_divide (int64_t a, int64_t b, int64_t *quotient, int64_t *remainder)
 {
@@ -116,7 +116,10 @@ static bool calculate_reals (render *r, binary_operator op, double a, double b, 
 {
     double quotient, remainder, result = 0;
     if (b == 0 && (op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD))
-        return jinja_fail (r, "%s", op == OP_DIV ? "float division by zero" : op == OP_MOD ? "float modulo" : "float floor division by zero");
+        return jinja_fail (r, "%s",
+                           op == OP_DIV   ? "float division by zero"
+                           : op == OP_MOD ? "float modulo"
+                                          : "float floor division by zero");
     switch (op) {
     case OP_ADD:
         result = a + b;
@@ -162,7 +165,7 @@ bool jinja_negate (render *r, value v, value *out)
     return calculate_ints (r, OP_SUB, 0, int_of (v), out);
 }
 
-/* -- Joining and repeating ------------------------------------------------------------------------------------------------------ */
+/* -- Joining and repeating --------------------------------------------------------------------- */
 
 bool jinja_concat_text (render *r, value a, value b, value *out)
 {
@@ -257,7 +260,7 @@ bool jinja_binary (render *r, binary_operator op, value a, value b, value *out)
     return fail_operands (r, op, a, b);
 }
 
-/* -- Comparison and membership --------------------------------------------------------------------------------------------------- */
+/* -- Comparison and membership ----------------------------------------------------------------- */
 
 bool jinja_contains (render *r, value container, value item, bool *out)
 {
@@ -265,9 +268,8 @@ bool jinja_contains (render *r, value container, value item, bool *out)
     if (is_text (container)) {
         if (!is_text (item))
             return jinja_fail (r, "'in <string>' requires string as left operand, not %s", jinja_type_name (item));
-        *out = item.length == 0 ||
-               (item.length <= container.length &&
-                memmem (container.as.text, container.length, item.as.text, item.length) != NULL);
+        *out = item.length == 0 || (item.length <= container.length &&
+                                    memmem (container.as.text, container.length, item.as.text, item.length) != NULL);
         return jinja_charge (r, container.length);
     }
     if (container.kind == VALUE_DICT || (container.kind == VALUE_VIEW && container.flags == VIEW_KEYS)) {
@@ -314,14 +316,11 @@ bool jinja_compare (render *r, comparison op, value a, value b, bool *out)
     }
     if (!jinja_order (r, a, b, symbols[op], &order, &unordered))
         return false;
-    *out = !unordered && (op == CMP_LT   ? order < 0
-                          : op == CMP_LE ? order <= 0
-                          : op == CMP_GT ? order > 0
-                                         : order >= 0);
+    *out = !unordered && (op == CMP_LT ? order < 0 : op == CMP_LE ? order <= 0 : op == CMP_GT ? order > 0 : order >= 0);
     return true;
 }
 
-/* -- Lengths and slices ----------------------------------------------------------------------------------------------------------- */
+/* -- Lengths and slices ------------------------------------------------------------------------ */
 
 bool jinja_length (render *r, value v, bool *has, int64_t *out)
 {
@@ -352,7 +351,8 @@ bool jinja_length (render *r, value v, bool *has, int64_t *out)
     }
 }
 
-bool jinja_clamp_index (render *r, value index, int64_t length, int64_t fallback, int64_t low, int64_t high, int64_t *out)
+bool jinja_clamp_index (render *r, value index, int64_t length, int64_t fallback, int64_t low, int64_t high,
+                        int64_t *out)
 {
     if (index.kind == VALUE_NONE || index.kind == VALUE_MISSING) {
         *out = fallback;
@@ -405,7 +405,8 @@ static bool slice_text (render *r, value text, int64_t start, int64_t step, int6
     return true;
 }
 
-static bool slice_range (render *r, const range *from, int64_t first, int64_t last, int64_t step, int64_t count, value *out)
+static bool slice_range (render *r, const range *from, int64_t first, int64_t last, int64_t step, int64_t count,
+                         value *out)
 {
     range *part = jinja_new (r, 1, sizeof *part);
     int64_t *ends[2];

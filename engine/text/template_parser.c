@@ -7,7 +7,7 @@
 static bool parse_bodies (parser *p, node_list *body, const char *const *ends);
 static bool parse_statements (parser *p, node_list *body, const char *const *ends);
 
-/* -- Tokens -------------------------------------------------------------------------------------------------------------------- */
+/* -- Tokens ------------------------------------------------------------------------------------ */
 
 bool jinja_parse_fail (parser *p, uint32_t line, const char *format, ...)
 {
@@ -66,10 +66,41 @@ bool jinja_skip_name (parser *p, const char *name, bool *skipped)
 static const char *kind_name (token_kind kind)
 {
     static const char *const names[] = {
-        "end of template", "text", "begin of print statement", "end of print statement", "begin of statement block",
-        "end of statement block", "name", "string", "number", "'+'", "'-'", "'*'", "'/'", "'//'", "'%'", "'**'", "'~'",
-        "'['", "']'", "'('", "')'", "'{'", "'}'", "'=='", "'!='", "'>'", "'>='", "'<'", "'<='", "'='", "'.'", "':'", "'|'",
-        "','", "';'",
+        "end of template",
+        "text",
+        "begin of print statement",
+        "end of print statement",
+        "begin of statement block",
+        "end of statement block",
+        "name",
+        "string",
+        "number",
+        "'+'",
+        "'-'",
+        "'*'",
+        "'/'",
+        "'//'",
+        "'%'",
+        "'**'",
+        "'~'",
+        "'['",
+        "']'",
+        "'('",
+        "')'",
+        "'{'",
+        "'}'",
+        "'=='",
+        "'!='",
+        "'>'",
+        "'>='",
+        "'<'",
+        "'<='",
+        "'='",
+        "'.'",
+        "':'",
+        "'|'",
+        "','",
+        "';'",
     };
     return names[kind];
 }
@@ -102,7 +133,7 @@ static bool expect_name (parser *p, const char *name)
     return jinja_parse_fail (p, p->current.line, "expected '%s', got %s", name, jinja_token_name (&p->current, shown));
 }
 
-/* -- Nodes --------------------------------------------------------------------------------------------------------------------- */
+/* -- Nodes ------------------------------------------------------------------------------------- */
 
 node *jinja_new_node (parser *p, node_kind kind, uint32_t line)
 {
@@ -130,7 +161,7 @@ bool jinja_add_node (parser *p, node_list *list, node *item)
     return true;
 }
 
-/* -- Statements ---------------------------------------------------------------------------------------------------------------- */
+/* -- Statements -------------------------------------------------------------------------------- */
 
 static bool skip_end (parser *p, bool parsed)
 {
@@ -232,7 +263,8 @@ static bool parse_macro (parser *p, node *n)
     if (!(n->left = jinja_new_node (p, NODE_NAME, p->current.line)))
         return false;
     n->left->constant = p->current.value;
-    return jinja_expect (p, TOKEN_NAME) && parse_parameters (p, n) && skip_end (p, parse_statements (p, &n->body, ends));
+    return jinja_expect (p, TOKEN_NAME) && parse_parameters (p, n) &&
+           skip_end (p, parse_statements (p, &n->body, ends));
 }
 
 static bool parse_call_block (parser *p, node *n)
@@ -250,7 +282,8 @@ static bool parse_call_block (parser *p, node *n)
 static bool parse_filter_block (parser *p, node *n)
 {
     static const char *const ends[] = {"endfilter", NULL};
-    return (n->right = jinja_parse_filters (p, NULL, true)) != NULL && skip_end (p, parse_statements (p, &n->body, ends));
+    return (n->right = jinja_parse_filters (p, NULL, true)) != NULL &&
+           skip_end (p, parse_statements (p, &n->body, ends));
 }
 
 static bool parse_with (parser *p, node *n)

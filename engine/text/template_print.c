@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The shortest digits that read back as the same number, in CPython's layout: an exponent from 1e16 on and below 1e-4. */
+/* The shortest digits that read back as the same number, in CPython's layout: an exponent from 1e16 on and below
+ * 1e-4. */
 void jinja_format_float (double real, char out[32])
 {
     if (isnan (real) || isinf (real)) {
@@ -27,7 +28,7 @@ void jinja_format_float (double real, char out[32])
     snprintf (out, 32, "%.*f", decimals > 1 ? decimals : 1, real);
 }
 
-/* -- repr ---------------------------------------------------------------------------------------------------------------------- */
+/* -- repr -------------------------------------------------------------------------------------- */
 
 static bool emit_text_repr (render *r, value v)
 {
@@ -119,7 +120,8 @@ static bool emit_simple (render *r, value v)
         const range *n = v.as.range;
         if (n->step == 1)
             return jinja_emit_format (r, "range(%lld, %lld)", (long long) n->start, (long long) n->stop);
-        return jinja_emit_format (r, "range(%lld, %lld, %lld)", (long long) n->start, (long long) n->stop, (long long) n->step);
+        return jinja_emit_format (r, "range(%lld, %lld, %lld)", (long long) n->start, (long long) n->stop,
+                                  (long long) n->step);
     }
     case VALUE_MACRO:
         if (v.as.macro->name.kind == VALUE_NONE)
@@ -190,7 +192,7 @@ bool jinja_repr (render *r, value v, value *out)
     return jinja_emit_repr (r, v) && jinja_capture_end (r, mark, out);
 }
 
-/* -- HTML ---------------------------------------------------------------------------------------------------------------------- */
+/* -- HTML -------------------------------------------------------------------------------------- */
 
 bool jinja_emit_escaped (render *r, value v)
 {
@@ -226,7 +228,7 @@ bool jinja_escape (render *r, value v, value *out)
     return true;
 }
 
-/* -- JSON ---------------------------------------------------------------------------------------------------------------------- */
+/* -- JSON -------------------------------------------------------------------------------------- */
 
 static bool emit_json_escape (render *r, uint32_t code)
 {
@@ -270,12 +272,12 @@ static bool emit_json_key (render *r, value key, const json_style *style)
         return emit_json_text (r, key, style->ensure_ascii);
     if (!jinja_emit_char (r, '"'))
         return false;
-    bool ok = key.kind == VALUE_NONE   ? jinja_emit_literal (r, "null")
-              : key.kind == VALUE_BOOL ? jinja_emit_literal (r, key.as.truth ? "true" : "false")
-              : key.kind == VALUE_FLOAT
-                  ? emit_json_float (r, key.as.real)
-                  : key.kind == VALUE_INT ? jinja_emit_format (r, "%lld", (long long) key.as.integer)
-                                          : jinja_fail (r, "keys must be str, int, float, bool or None, not %s", jinja_type_name (key));
+    bool ok = key.kind == VALUE_NONE    ? jinja_emit_literal (r, "null")
+              : key.kind == VALUE_BOOL  ? jinja_emit_literal (r, key.as.truth ? "true" : "false")
+              : key.kind == VALUE_FLOAT ? emit_json_float (r, key.as.real)
+              : key.kind == VALUE_INT
+                  ? jinja_emit_format (r, "%lld", (long long) key.as.integer)
+                  : jinja_fail (r, "keys must be str, int, float, bool or None, not %s", jinja_type_name (key));
     return ok && jinja_emit_char (r, '"');
 }
 

@@ -3,23 +3,25 @@
  *   template_lexer.c      source to tokens: whitespace control lives here
  *   template_parser.c     statements to nodes;  template_expression.c  expressions to nodes
  *   template_scope.c      which variable each name means
- *   template_evaluate.c   nodes to output;      template_call.c  calls, macros, loops' recursion
+ *   template_evaluate.c   nodes to output;  template_loop.c  for;  template_call.c  calls and macros
  *   template_value.c      truth, equality, order, hashing, dicts;  template_operator.c  + - * / % in [] [:]
  *   template_iterate.c    what `for`, filters and unpacking walk over
  *   template_attribute.c  x.name and x[name], as the sandbox allows them
- *   template_text.c       str's methods;  template_unicode.c  what they know of characters;  template_format.c  "%" and format
+ *   template_text.c       str's methods;  template_case.c  those on letters;  template_unicode.c  characters
+ *   template_format.c     "%" and format, and numbers from text
  *   template_print.c      str, repr, tojson
  *   template_filters.c, template_sequences.c, template_tests.c, template_globals.c   Jinja's own vocabulary
  *   template_memory.c     the render's memory, output and bounds
  *
- * The definition of right is Jinja2 on CPython: where a rule here looks odd (an else branch after `continue`, a name that is
- * undefined because it is set further down), it is Python's or Jinja's and a template may lean on it. Exceptions are known:
- * integers end at 64 bits with an error, and what could not give the same prompt twice (random) or is for web pages only
- * (urlize, wordwrap, pprint, include) is refused by name.
+ * The definition of right is Jinja2 on CPython: where a rule here looks odd (an else branch after `continue`, a
+ * name that is undefined because it is set further down), it is Python's or Jinja's and a template may lean on it.
+ * Exceptions are known: integers end at 64 bits with an error, and what could not give the same prompt twice
+ * (random) or is for web pages only (urlize, wordwrap, pprint, include) is refused by name.
  *
- * Memory: a parse and a render each own an arena that is dropped whole at the end, so nothing here is freed one by one and values
- * may point into each other, into the template and into the caller's JSON. Values are immutable but for namespaces, so
- * slices and pieces of texts and lists share their parent's bytes. The parsed template is never written after parsing. */
+ * Memory: a parse and a render each own an arena that is dropped whole at the end, so nothing here is freed one by
+ * one and values may point into each other, into the template and into the caller's JSON. Values are immutable but
+ * for namespaces, so slices and pieces of texts and lists share their parent's bytes. The parsed template is never
+ * written after parsing. */
 #ifndef ENGINE_TEXT_TEMPLATE_PRIVATE_H
 #define ENGINE_TEXT_TEMPLATE_PRIVATE_H
 
@@ -33,7 +35,7 @@
 #include "../error.h"
 #include "template.h"
 
-/* -- Bounds ------------------------------------------------------------------------------------------------------------------ */
+/* -- Bounds ------------------------------------------------------------------------------------ */
 
 enum {
     MAX_SOURCE_BYTES = 1 << 20,          /* the largest template known has 60 KB */
@@ -49,7 +51,7 @@ enum {
     MAX_PARAMETERS = 8,   /* of a built-in filter, test or method */
 };
 
-/* -- Values ------------------------------------------------------------------------------------------------------------------ */
+/* -- Values ------------------------------------------------------------------------------------ */
 
 typedef enum value_kind {
     VALUE_MISSING, /* a variable not set, an argument not given; templates never see it */
@@ -133,8 +135,8 @@ typedef struct entry {
     value item;
 } entry;
 
-/* Insertion-ordered; entries are only ever added or replaced. The index (open addressing, entry number + 1) is made when a
- * dict of more than a few entries is first searched. */
+/* Insertion-ordered; entries are only ever added or replaced. The index (open addressing, entry number + 1) is made
+ * when a dict of more than a few entries is first searched. */
 struct dict {
     entry *entries;
     uint32_t count, room;
@@ -160,8 +162,9 @@ typedef struct arguments {
 
 typedef struct render render;
 
-/* A filter, test, method or global. `parameters` names what follows `self` ("default_value,boolean"; a leading '/' forbids giving
- * them by name); NULL: `run` reads `call` itself and `args` is NULL. args[i] is VALUE_MISSING where not given. */
+/* A filter, test, method or global. `parameters` names what follows `self` ("default_value,boolean"; a leading '/'
+ * forbids giving them by name); NULL: `run` reads `call` itself and `args` is NULL. args[i] is VALUE_MISSING where
+ * not given. */
 struct callable {
     const char *name;
     const char *parameters;
@@ -266,7 +269,7 @@ static inline bool text_is (value v, const char *text)
     return v.length == strlen (text) && memcmp (v.as.text, text, v.length) == 0;
 }
 
-/* -- Memory, output, bounds (template_memory.c) -------------------------------------------------------------------------------- */
+/* -- Memory, output, bounds (template_memory.c) ------------------------------------------------ */
 
 typedef struct chunk chunk;
 
@@ -307,7 +310,8 @@ struct render {
 bool jinja_fail (render *r, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 /* Takes `work` bytes' worth of steps; false with an error when they are used up. */
 bool jinja_charge (render *r, size_t work);
-/* Around whatever may recurse without end; false with an error at MAX_DEPTH. Each jinja_enter that returned true needs a jinja_leave. */
+/* Around whatever may recurse without end; false with an error at MAX_DEPTH. Each jinja_enter that returned true
+ * needs a jinja_leave. */
 bool jinja_enter (render *r);
 static inline void jinja_leave (render *r)
 {
@@ -332,7 +336,8 @@ static inline bool jinja_emit_literal (render *r, const char *text)
 }
 bool jinja_emit_format (render *r, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 
-/* Captures: what is emitted between the two becomes a text instead of output. They nest; abandoning one needs jinja_capture_drop. */
+/* Captures: what is emitted between the two becomes a text instead of output. They nest; abandoning one needs
+ * jinja_capture_drop. */
 static inline size_t jinja_capture (render *r)
 {
     return r->output_length;
@@ -354,7 +359,7 @@ static inline value value_of_list (const value_list *list)
     return value_sequence (VALUE_LIST, list->items, list->count);
 }
 
-/* -- Characters (template_unicode.c) ------------------------------------------------------------------------------------------- */
+/* -- Characters (template_unicode.c) ----------------------------------------------------------- */
 
 /* As Python's str methods of the same names see one character. */
 bool jinja_is_alpha (uint32_t code);
@@ -372,7 +377,8 @@ static inline bool jinja_is_alnum (uint32_t code)
     return jinja_is_alpha (code) || jinja_is_numeric (code);
 }
 typedef enum letter_case { CASE_LOWER, CASE_UPPER, CASE_TITLE, CASE_FOLD } letter_case;
-/* Full mapping: writes 1 to 3 code points, returns how many. Lower does not know the final sigma (jinja_emit_case does). */
+/* Full mapping: writes 1 to 3 code points, returns how many. Lower does not know the final sigma (jinja_emit_case
+ * does). */
 unsigned jinja_map_case (uint32_t code, letter_case to, uint32_t out[3]);
 uint32_t jinja_decimal_value (uint32_t code); /* of a decimal */
 
@@ -386,13 +392,14 @@ size_t jinja_code_points (value text); /* its len () */
 /* Byte offset of code point `index`, at most text.length. */
 size_t jinja_offset_of (value text, size_t index);
 
-/* -- Values (template_value.c) ------------------------------------------------------------------------------------------------- */
+/* -- Values (template_value.c) ----------------------------------------------------------------- */
 
 const char *jinja_type_name (value v); /* Python's: "str", "list" */
 bool jinja_truth (value v);
 /* Fail when values are nested too deeply. */
 bool jinja_equal (render *r, value a, value b, bool *out);
-/* Negative, zero, positive in *out; `sign` is for the message where the types have no order. Numbers with NaN give *unordered. */
+/* Negative, zero, positive in *out; `sign` is for the message where the types have no order. Numbers with NaN give
+ * *unordered. */
 bool jinja_order (render *r, value a, value b, const char *sign, int *out, bool *unordered);
 bool jinja_same (value a, value b); /* Python's `is`, as far as templates can tell */
 bool jinja_sort (render *r, value *keys, value *items, uint32_t count, bool reverse); /* stable */
@@ -409,7 +416,7 @@ bool jinja_hashable (value v); /* lists and dicts, and tuples with them inside, 
 /* dict (source, **named) into `d`. */
 bool jinja_fill_dict (render *r, dict *d, const char *function, const arguments *call);
 
-/* -- Operators (template_operator.c) -------------------------------------------------------------------------------------------- */
+/* -- Operators (template_operator.c) ----------------------------------------------------------- */
 
 typedef enum binary_operator { OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW } binary_operator;
 typedef enum comparison { CMP_EQ, CMP_NE, CMP_LT, CMP_LE, CMP_GT, CMP_GE, CMP_IN, CMP_NOT_IN } comparison;
@@ -428,7 +435,7 @@ bool jinja_clamp_index (render *r, value index, int64_t length, int64_t fallback
 bool jinja_length (render *r, value v, bool *has, int64_t *out); /* len (): *has is false where there is none */
 bool jinja_floor_divide (int64_t a, int64_t b, int64_t *quotient, int64_t *remainder); /* false: overflow; b is not 0 */
 
-/* -- Iteration (template_iterate.c) ---------------------------------------------------------------------------------------------- */
+/* -- Iteration (template_iterate.c) ------------------------------------------------------------ */
 
 /* One walk over something. next gives *more = false at the end; false is a failure. */
 struct iterator {
@@ -456,7 +463,7 @@ bool jinja_list_of (render *r, value v, value *out); /* list (v); shares v's ite
 bool jinja_reversed (render *r, value v, bool *can, value *out);
 bool jinja_item_of_range (const range *numbers, int64_t index, value *out);
 
-/* -- Attributes and items (template_attribute.c) ---------------------------------------------------------------------------------- */
+/* -- Attributes and items (template_attribute.c) ----------------------------------------------- */
 
 bool jinja_attribute (render *r, value object, value name, value *out);
 bool jinja_item (render *r, value object, value key, value *out);
@@ -464,7 +471,7 @@ bool jinja_item (render *r, value object, value key, value *out);
 bool jinja_attribute_path (render *r, value object, value path, value fallback, value *out);
 bool jinja_own_attribute (render *r, value object, value name, value *out, bool *found); /* without items */
 
-/* -- Printing (template_print.c) --------------------------------------------------------------------------------------------------- */
+/* -- Printing (template_print.c) --------------------------------------------------------------- */
 
 void jinja_format_float (double real, char out[32]); /* Python's repr */
 bool jinja_emit_value (render *r, value v);          /* str () */
@@ -480,7 +487,7 @@ typedef struct json_style {
 } json_style;
 bool jinja_emit_json (render *r, value v, const json_style *style, unsigned level);
 
-/* -- Formatting (template_format.c) ------------------------------------------------------------------------------------------------- */
+/* -- Formatting (template_format.c) ------------------------------------------------------------ */
 
 bool jinja_format_percent (render *r, value format, value operand, value *out);
 bool jinja_format_braces (render *r, value format, const arguments *call, dict *mapping, value *out);
@@ -488,7 +495,7 @@ bool jinja_format_braces (render *r, value format, const arguments *call, dict *
 bool jinja_parse_int (value text, int base, int64_t *out, bool *overflow);
 bool jinja_parse_float (value text, double *out);
 
-/* -- Calls (template_call.c) ---------------------------------------------------------------------------------------------------------- */
+/* -- Calls (template_call.c) ------------------------------------------------------------------- */
 
 bool jinja_call (render *r, value function, const arguments *call, value *out);
 /* Binds `call` to the callable's parameters and runs it. `what` is for messages: "filter", "test", "method". */
@@ -500,13 +507,14 @@ const callable *jinja_find_in (const callable *table, size_t count, const char *
 const callable *jinja_find_filter (const char *name, size_t length);
 const callable *jinja_find_test (const char *name, size_t length);
 const callable *jinja_find_text_method (const char *name, size_t length);
+const callable *jinja_find_case_method (const char *name, size_t length);
 const callable *jinja_find_sequence_filter (const char *name, size_t length);
 bool jinja_add_globals (render *r, dict *d);
 /* The names that Jinja has and Woolly refuses, so that the message can say so. */
 bool jinja_is_refused_filter (const char *name, size_t length);
 bool jinja_emit_case (render *r, value text, letter_case to); /* with the final sigma */
 
-/* -- Parse tree -------------------------------------------------------------------------------------------------------------------------- */
+/* -- Parse tree -------------------------------------------------------------------------------- */
 
 typedef enum node_kind {
     /* Expressions. `left`, `right`, `third` and `items` mean: */
@@ -632,7 +640,7 @@ struct wl_template {
     bool mentions_self; /* `self` is slot 0 of the frame */
 };
 
-/* -- Lexer (template_lexer.c) -------------------------------------------------------------------------------------------------------------- */
+/* -- Lexer (template_lexer.c) ------------------------------------------------------------------ */
 
 typedef enum token_kind {
     TOKEN_END,
@@ -695,7 +703,7 @@ typedef struct lexer {
 bool jinja_lexer_start (lexer *l, const char *source, size_t length, arena *arena, wl_error *err);
 bool jinja_lexer_next (lexer *l, token *out);
 
-/* -- Parser -------------------------------------------------------------------------------------------------------------------------------- */
+/* -- Parser ------------------------------------------------------------------------------------ */
 
 typedef struct parser {
     lexer lexer;
@@ -703,7 +711,7 @@ typedef struct parser {
     bool has_ahead;
     unsigned depth;
     int64_t steps_left;
-    uint32_t line;         /* while resolving: of the node at hand */
+    uint32_t line;        /* while resolving: of the node at hand */
     unsigned n_loops;     /* while resolving: loops around, which forbid the target `loop` */
     unsigned n_breakable; /* and those that break and continue can reach */
     arena *arena;
@@ -742,7 +750,7 @@ bool jinja_parse_template (struct wl_template *tmpl, const char *source, size_t 
 /* Names to slots (template_scope.c). */
 bool jinja_resolve_names (parser *p);
 
-/* -- Evaluation (template_evaluate.c) ---------------------------------------------------------------------------------------------------------- */
+/* -- Evaluation (template_evaluate.c) ---------------------------------------------------------- */
 
 struct scope {
     scope *outer;
@@ -773,6 +781,7 @@ typedef enum flow { FLOW_FAILED, FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;
 bool jinja_evaluate (render *r, scope *s, const node *n, value *out);
 flow jinja_run (render *r, scope *s, const node_list *body);
 scope *jinja_open_scope (render *r, scope *outer, const frame *frame);
+void jinja_leave_scope (scope *s);           /* its names are unset, also for macros that outlive it */
 bool jinja_load_scope (render *r, scope *s); /* (again) gives the symbols what they start with */
 bool jinja_assign (render *r, scope *s, const node *target, value v);
 flow jinja_run_loop (render *r, scope *outer, const node *n, value iterable, int64_t depth0);

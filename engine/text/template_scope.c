@@ -1,11 +1,12 @@
 /* Which variable each name means, found once after parsing.
  *
- * Jinja compiles to Python and decides there, by these rules, which templates feel: a for loop, macro, call, set, with, filter or
- * autoescape block is a scope, an if is not. A scope holds the names that are assigned anywhere in it, and those that it reads and
- * no outer scope holds. Each time it is entered (a loop: every turn) its names start afresh: those that an outer scope holds too
- * with a copy of that value; those first read, or assigned only under an if, with the render's variable; those assigned before they are
- * read undefined. So assignments never reach outwards, and a name that a scope assigns further down is not the render's variable
- * for the scopes inside it. */
+ * Jinja compiles to Python and decides there, by these rules, which templates feel: a for loop, macro, call, set,
+ * with, filter or autoescape block is a scope, an if is not. A scope holds the names that are assigned anywhere in
+ * it, and those that it reads and no outer scope holds. Each time it is entered (a loop: every turn) its names
+ * start afresh: those that an outer scope holds too with a copy of that value; those first read, or assigned only
+ * under an if, with the render's variable; those assigned before they are read undefined. So assignments never
+ * reach outwards, and a name that a scope assigns further down is not the render's variable for the scopes inside
+ * it. */
 #include "template_private.h"
 
 static bool charge (parser *p, uint32_t line)
@@ -19,7 +20,7 @@ static bool same_name (value a, value b)
     return a.length == b.length && memcmp (a.as.text, b.as.text, a.length) == 0;
 }
 
-/* -- Symbols ------------------------------------------------------------------------------------------------------------------- */
+/* -- Symbols ----------------------------------------------------------------------------------- */
 
 static frame *open_frame (parser *p, frame *outer)
 {
@@ -120,7 +121,7 @@ static bool declare_parameter (parser *p, frame *f, value name)
     return true;
 }
 
-/* -- First pass over a scope: what names it has ---------------------------------------------------------------------------------- */
+/* -- First pass over a scope: what names it has ------------------------------------------------ */
 
 typedef enum target_use { AS_VARIABLE, AS_LOOP_TARGET, AS_PARAMETER } target_use;
 
@@ -217,7 +218,7 @@ static bool collect (parser *p, frame *f, const node *n)
     return ok;
 }
 
-/* -- Whether a name is read before anything in the same text assigns it (for loop, caller, kwargs, varargs, self) --------------- */
+/* -- Whether a name is read before anything in the same text assigns it (for loop, caller, kwargs, varargs, self)  */
 
 typedef enum mention { MENTION_NONE, MENTION_READ, MENTION_STORED, MENTION_FAILED } mention;
 
@@ -314,7 +315,8 @@ static mention mentions (parser *p, const node *n, value name, bool as_target)
 }
 
 /* Makes `name` a parameter of `f` if the body reads it; *slot is then its place. */
-static bool declare_if_read (parser *p, frame *f, const node_list *body, const char *name, uint16_t *slot, bool *declared)
+static bool declare_if_read (parser *p, frame *f, const node_list *body, const char *name, uint16_t *slot,
+                             bool *declared)
 {
     value text = value_literal (name);
     mention found = mentions_in (p, body, text, false);
@@ -327,7 +329,7 @@ static bool declare_if_read (parser *p, frame *f, const node_list *body, const c
     return true;
 }
 
-/* -- Second pass: names to (hops, slot), scopes inside ---------------------------------------------------------------------------- */
+/* -- Second pass: names to (hops, slot), scopes inside ----------------------------------------- */
 
 static bool resolve (parser *p, frame *f, node *n, bool soft);
 
@@ -377,18 +379,20 @@ static bool resolve_for (parser *p, frame *outer, node *n, bool soft)
     }
     n->flags |= has_loop ? FOR_HAS_LOOP : 0;
     p->n_breakable++;
-    if (!collect_target (p, f, n->left, AS_LOOP_TARGET) || !collect_list (p, f, &n->body) || !resolve_target (p, f, n->left) ||
-        !resolve_list (p, f, &n->body, false))
+    if (!collect_target (p, f, n->left, AS_LOOP_TARGET) || !collect_list (p, f, &n->body) ||
+        !resolve_target (p, f, n->left) || !resolve_list (p, f, &n->body, false))
         return false;
     p->n_breakable = n->flags & FOR_RECURSIVE ? 0 : breakable;
     if (n->other.count && (!(n->other_frame = open_frame (p, outer)) || !collect_list (p, n->other_frame, &n->other) ||
                            !resolve_list (p, n->other_frame, &n->other, false)))
         return false;
     if (n->third) {
-        /* The condition has a scope of its own with the target in it, in the same places as in the body's but for `loop`. */
+        /* The condition has a scope of its own with the target in it, in the same places as in the body's but for
+         * `loop`. */
         frame *t = n->test_frame = open_frame (p, outer);
         if (!t || (has_loop && !add_symbol (p, t, value_literal (" loop"), LOAD_UNDEFINED)) ||
-            !collect_target (p, t, n->left, AS_LOOP_TARGET) || !collect (p, t, n->third) || !resolve (p, t, n->third, false))
+            !collect_target (p, t, n->left, AS_LOOP_TARGET) || !collect (p, t, n->third) ||
+            !resolve (p, t, n->third, false))
             return false;
     }
     p->n_breakable = breakable;
@@ -396,7 +400,8 @@ static bool resolve_for (parser *p, frame *outer, node *n, bool soft)
     return true;
 }
 
-/* A macro's, call block's or generation block's scope: parameters, then what the body reads of caller, kwargs, varargs. */
+/* A macro's, call block's or generation block's scope: parameters, then what the body reads of caller, kwargs,
+ * varargs. */
 static bool resolve_macro (parser *p, frame *outer, node *n)
 {
     static const char *const names[3] = {"caller", "kwargs", "varargs"};
@@ -421,8 +426,9 @@ static bool resolve_macro (parser *p, frame *outer, node *n)
             if (found == MENTION_FAILED)
                 return false;
             if (i == 0 && found == MENTION_READ && !n->items.items[place]->left)
-                return jinja_parse_fail (p, n->line, "When defining macros or call blocks the special \"caller\" argument must "
-                                                     "be omitted or be given a default.");
+                return jinja_parse_fail (p, n->line,
+                                         "When defining macros or call blocks the special \"caller\" argument must "
+                                         "be omitted or be given a default.");
             continue;
         }
         if (!declare_if_read (p, f, &n->body, names[i], &n->special[i], &read))
@@ -528,7 +534,8 @@ static bool resolve_parts (parser *p, frame *f, node *n, bool soft)
         return p->n_breakable || jinja_parse_fail (p, n->line, "break and continue only work inside a loop");
     case NODE_FILTER:
     case NODE_TEST:
-        if (!n->function && !soft && !(n->kind == NODE_FILTER && jinja_is_refused_filter (n->constant.as.text, n->constant.length)))
+        if (!n->function && !soft &&
+            !(n->kind == NODE_FILTER && jinja_is_refused_filter (n->constant.as.text, n->constant.length)))
             return jinja_parse_fail (p, n->line, "No %s named '%.*s'.", n->kind == NODE_FILTER ? "filter" : "test",
                                      (int) n->constant.length, n->constant.as.text);
         break;

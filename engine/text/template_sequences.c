@@ -1,8 +1,8 @@
-/* Jinja's filters on sequences. Those that Jinja writes as generators give iterators here: they print, count and fail alike. */
+/* Jinja's filters on sequences. Those that Jinja writes as generators give iterators here: they print, count and
+ * fail alike. */
 #include "template_private.h"
 
-#define FILTER(name)                                                                                                           \
-    static bool name (render *r, value self, const value *args, const arguments *call, value *out)
+#define FILTER(name) static bool name (render *r, value self, const value *args, const arguments *call, value *out)
 #define UNUSED (void) args, (void) call
 
 static bool flag (value v)
@@ -46,7 +46,7 @@ static bool key_of (render *r, value item, value attribute, value fallback, bool
 
 static const value not_given = {.kind = VALUE_MISSING};
 
-/* -- Generators ---------------------------------------------------------------------------------------------------------------- */
+/* -- Generators -------------------------------------------------------------------------------- */
 
 enum { MODE_MAP, MODE_SELECT, MODE_REJECT };
 
@@ -204,7 +204,8 @@ FILTER (filter_rejectattr)
     return select_items (r, self, call, true, MODE_REJECT, out);
 }
 
-/* Whatever makes a list, made when it is first asked for: by then its arguments have to be out of the caller's stack. */
+/* Whatever makes a list, made when it is first asked for: by then its arguments have to be out of the caller's
+ * stack. */
 static bool next_deferred (render *r, iterator *it, value *out, bool *more)
 {
     value list;
@@ -230,12 +231,12 @@ static bool defer (render *r, value self, const value *args, const callable *mak
 }
 
 /* A filter `name` that defers `name`_list, which takes at most two arguments. */
-#define DEFERRED(name)                                                                                                         \
-    FILTER (name)                                                                                                              \
-    {                                                                                                                          \
-        static const callable make = {#name, NULL, 0, name##_list};                                                            \
-        (void) call;                                                                                                           \
-        return defer (r, self, args, &make, out);                                                                              \
+#define DEFERRED(name)                                              \
+    FILTER (name)                                                   \
+    {                                                               \
+        static const callable make = {#name, NULL, 0, name##_list}; \
+        (void) call;                                                \
+        return defer (r, self, args, &make, out);                   \
     }
 
 FILTER (filter_items_list)
@@ -296,7 +297,8 @@ FILTER (filter_batch_list)
     if (width < 1)
         width = list.length ? (int64_t) list.length : 1; /* a row is only cut when it is exactly full */
     for (int64_t at = 0; at < list.length; at += width) {
-        value row = value_sequence (VALUE_LIST, list.as.items + at, (size_t) (list.length - at < width ? list.length - at : width));
+        value row = value_sequence (VALUE_LIST, list.as.items + at,
+                                    (size_t) (list.length - at < width ? list.length - at : width));
         if (fill.kind != VALUE_NONE && row.length < width) {
             value_list filled = {0};
             for (int64_t i = 0; i < width; i++)
@@ -343,7 +345,7 @@ FILTER (filter_slice_list)
 }
 DEFERRED (filter_slice)
 
-/* -- Ends, order, sums ------------------------------------------------------------------------------------------------------------- */
+/* -- Ends, order, sums ------------------------------------------------------------------------- */
 
 FILTER (filter_first)
 {

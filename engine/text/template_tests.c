@@ -1,16 +1,15 @@
 /* Jinja's tests: x is name (arguments). */
 #include "template_private.h"
 
-#define TEST(name)                                                                                                             \
-    static bool name (render *r, value self, const value *args, const arguments *call, value *out)
+#define TEST(name) static bool name (render *r, value self, const value *args, const arguments *call, value *out)
 
 /* A test that only looks at the value. */
-#define PLAIN_TEST(name, condition)                                                                                            \
-    TEST (name)                                                                                                                \
-    {                                                                                                                          \
-        (void) args, (void) call;                                                                                              \
-        *out = value_bool (condition);                                                                                         \
-        return jinja_charge (r, 0);                                                                                            \
+#define PLAIN_TEST(name, condition)    \
+    TEST (name)                        \
+    {                                  \
+        (void) args, (void) call;      \
+        *out = value_bool (condition); \
+        return jinja_charge (r, 0);    \
     }
 
 PLAIN_TEST (is_defined, self.kind != VALUE_UNDEFINED)
@@ -25,8 +24,8 @@ PLAIN_TEST (is_numeric, is_number (self))
 PLAIN_TEST (is_string, is_text (self))
 PLAIN_TEST (is_mapping, self.kind == VALUE_DICT)
 PLAIN_TEST (is_iterable, jinja_can_iterate (self) || self.kind == VALUE_LOOP)
-PLAIN_TEST (is_a_sequence, is_text (self) || is_sequence (self) || self.kind == VALUE_DICT || self.kind == VALUE_RANGE ||
-                               self.kind == VALUE_UNDEFINED)
+PLAIN_TEST (is_a_sequence, is_text (self) || is_sequence (self) || self.kind == VALUE_DICT ||
+                               self.kind == VALUE_RANGE || self.kind == VALUE_UNDEFINED)
 PLAIN_TEST (is_callable, jinja_is_callable (self))
 PLAIN_TEST (is_escaped, is_text (self) && (self.flags & TEXT_MARKUP))
 PLAIN_TEST (is_sameas, jinja_same (self, args[0]))
@@ -91,11 +90,11 @@ static bool compare (render *r, comparison op, value a, value b, value *out)
     return true;
 }
 
-#define COMPARISON_TEST(name, op)                                                                                              \
-    TEST (name)                                                                                                                \
-    {                                                                                                                          \
-        (void) call;                                                                                                           \
-        return compare (r, op, self, args[0], out);                                                                            \
+#define COMPARISON_TEST(name, op)                   \
+    TEST (name)                                     \
+    {                                               \
+        (void) call;                                \
+        return compare (r, op, self, args[0], out); \
     }
 
 COMPARISON_TEST (is_eq, CMP_EQ)

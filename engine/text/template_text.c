@@ -1,7 +1,7 @@
-/* The methods of Python's str.
+/* The methods of Python's str, but for those on letters (template_case.c).
  *
- * Positions and widths count code points; texts that are known to be ASCII skip the counting. Pieces that a method cuts out
- * share the bytes of the text. */
+ * Positions and widths count code points; texts that are known to be ASCII skip the counting. Pieces that a method
+ * cuts out share the bytes of the text. */
 #include "template_private.h"
 
 static value piece (value text, size_t from, size_t to)
@@ -29,228 +29,7 @@ static bool need_int (render *r, value v, int64_t fallback, int64_t *out)
     return jinja_fail (r, "'%s' object cannot be interpreted as an integer", jinja_type_name (v));
 }
 
-/* -- Case ---------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_cased (uint32_t code)
-{
-    return jinja_is_lower (code) || jinja_is_upper (code) || jinja_is_title (code);
-}
-
-/* Marks and apostrophes that do not end a word, as far as the final sigma cares. */
-static bool is_case_ignorable (uint32_t code)
-{
-    return code == '\'' || code == '.' || code == ':' || code == '^' || code == '`' || code == 0xad || code == 0xb7 ||
-           code == 0x2018 || code == 0x2019 || (code >= 0x300 && code <= 0x36f);
-}
-
-/* Whether the capital sigma at `at` ends a word: a cased character before it, none behind it. */
-static bool is_final_sigma (value text, const char *at)
-{
-    const char *start = text.as.text, *end = start + text.length, *back = at, *next = at;
-    bool before = false;
-    while (back > start && !before) {
-        back = jinja_previous_character (start, back);
-        uint32_t code = jinja_code_point_at (back);
-        if (!is_case_ignorable (code)) {
-            before = is_cased (code);
-            break;
-        }
-    }
-    jinja_next_code_point (&next);
-    while (before && next < end) {
-        uint32_t code = jinja_next_code_point (&next);
-        if (!is_case_ignorable (code))
-            return !is_cased (code);
-    }
-    return before;
-}
-
-static bool emit_mapped (render *r, uint32_t code, letter_case to)
-{
-    uint32_t mapped[3];
-    unsigned n = jinja_map_case (code, to, mapped);
-    for (unsigned i = 0; i < n; i++)
-        if (!jinja_emit_code_point (r, mapped[i]))
-            return false;
-    return true;
-}
-
-static bool emit_lower (render *r, value text, const char *at)
-{
-    uint32_t code = jinja_code_point_at (at);
-    if (code == 0x3a3)
-        return jinja_emit_code_point (r, is_final_sigma (text, at) ? 0x3c2 : 0x3c3);
-    return emit_mapped (r, code, CASE_LOWER);
-}
-
-bool jinja_emit_case (render *r, value text, letter_case to)
-{
-    const char *at = text.as.text, *end = at + text.length;
-    while (at < end) {
-        const char *from = at;
-        uint32_t code = jinja_next_code_point (&at);
-        if (!(to == CASE_LOWER ? emit_lower (r, text, from) : emit_mapped (r, code, to)))
-            return false;
-    }
-    return true;
-}
-
-static bool convert_case (render *r, value self, letter_case to, value *out)
-{
-    size_t mark = jinja_capture (r);
-    return jinja_emit_case (r, self, to) && jinja_capture_end (r, mark, out);
-}
-
-static bool text_upper (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    return convert_case (r, self, CASE_UPPER, out);
-}
-
-static bool text_lower (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    return convert_case (r, self, CASE_LOWER, out);
-}
-
-static bool text_casefold (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    return convert_case (r, self, CASE_FOLD, out);
-}
-
-static bool text_capitalize (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    size_t mark = jinja_capture (r);
-    const char *at = self.as.text, *end = at + self.length;
-    if (at < end && !emit_mapped (r, jinja_next_code_point (&at), CASE_TITLE))
-        return false;
-    for (; at < end; jinja_next_code_point (&at))
-        if (!emit_lower (r, self, at))
-            return false;
-    return jinja_capture_end (r, mark, out);
-}
-
-static bool text_title (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    size_t mark = jinja_capture (r);
-    bool in_word = false;
-    for (const char *at = self.as.text, *end = at + self.length; at < end; jinja_next_code_point (&at)) {
-        uint32_t code = jinja_code_point_at (at);
-        if (!(in_word ? emit_lower (r, self, at) : emit_mapped (r, code, CASE_TITLE)))
-            return false;
-        in_word = is_cased (code);
-    }
-    return jinja_capture_end (r, mark, out);
-}
-
-static bool text_swapcase (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    size_t mark = jinja_capture (r);
-    for (const char *at = self.as.text, *end = at + self.length; at < end; jinja_next_code_point (&at)) {
-        uint32_t code = jinja_code_point_at (at);
-        bool ok = jinja_is_upper (code)   ? emit_lower (r, self, at)
-                  : jinja_is_lower (code) ? emit_mapped (r, code, CASE_UPPER)
-                                          : jinja_emit_code_point (r, code);
-        if (!ok)
-            return false;
-    }
-    return jinja_capture_end (r, mark, out);
-}
-
-/* -- Questions about all characters --------------------------------------------------------------------------------------------- */
-
-static bool all_are (render *r, value self, bool (*test) (uint32_t), bool if_empty, value *out)
-{
-    bool all = self.length || if_empty;
-    for (const char *at = self.as.text, *end = at + self.length; at < end && all;)
-        all = test (jinja_next_code_point (&at));
-    *out = value_bool (all);
-    return jinja_charge (r, self.length);
-}
-
-static bool is_alnum (uint32_t code)
-{
-    return jinja_is_alnum (code);
-}
-
-static bool is_ascii (uint32_t code)
-{
-    return code < 0x80;
-}
-
-#define ALL_ARE(name, test, if_empty)                                                                                          \
-    static bool name (render *r, value self, const value *args, const arguments *call, value *out)                              \
-    {                                                                                                                          \
-        (void) args, (void) call;                                                                                              \
-        return all_are (r, self, test, if_empty, out);                                                                         \
-    }
-ALL_ARE (text_isalnum, is_alnum, false)
-ALL_ARE (text_isalpha, jinja_is_alpha, false)
-ALL_ARE (text_isascii, is_ascii, true)
-ALL_ARE (text_isdecimal, jinja_is_decimal, false)
-ALL_ARE (text_isdigit, jinja_is_digit, false)
-ALL_ARE (text_isnumeric, jinja_is_numeric, false)
-ALL_ARE (text_isprintable, jinja_is_printable, true)
-ALL_ARE (text_isspace, jinja_is_space, false)
-
-static bool text_isidentifier (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    bool yes = self.length > 0;
-    for (const char *at = self.as.text, *start = at, *end = at + self.length; at < end && yes;) {
-        bool first = at == start;
-        uint32_t code = jinja_next_code_point (&at);
-        yes = code == '_' || (first ? jinja_is_alpha (code) : jinja_is_alnum (code));
-    }
-    *out = value_bool (yes);
-    return jinja_charge (r, self.length);
-}
-
-/* islower and isupper: something cased, and nothing of another case. */
-static bool one_case (render *r, value self, bool (*wanted) (uint32_t), value *out)
-{
-    bool any = false, other = false;
-    for (const char *at = self.as.text, *end = at + self.length; at < end && !other;) {
-        uint32_t code = jinja_next_code_point (&at);
-        any = any || wanted (code);
-        other = is_cased (code) && !wanted (code);
-    }
-    *out = value_bool (any && !other);
-    return jinja_charge (r, self.length);
-}
-
-static bool text_islower (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    return one_case (r, self, jinja_is_lower, out);
-}
-
-static bool text_isupper (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    return one_case (r, self, jinja_is_upper, out);
-}
-
-static bool text_istitle (render *r, value self, const value *args, const arguments *call, value *out)
-{
-    (void) args, (void) call;
-    bool any = false, in_word = false, yes = true;
-    for (const char *at = self.as.text, *end = at + self.length; at < end && yes;) {
-        uint32_t code = jinja_next_code_point (&at);
-        bool capital = jinja_is_upper (code) || jinja_is_title (code), small = jinja_is_lower (code);
-        yes = !(capital && in_word) && !(small && !in_word);
-        in_word = capital || small;
-        any = any || in_word;
-    }
-    *out = value_bool (any && yes);
-    return jinja_charge (r, self.length);
-}
-
-/* -- Stripping ------------------------------------------------------------------------------------------------------------------- */
+/* -- Stripping --------------------------------------------------------------------------------- */
 
 enum { STRIP_LEFT = 1, STRIP_RIGHT = 2 };
 
@@ -311,7 +90,8 @@ static bool begins_with (value text, value with)
 
 static bool finishes_with (value text, value with)
 {
-    return with.length <= text.length && memcmp (text.as.text + text.length - with.length, with.as.text, with.length) == 0;
+    return with.length <= text.length &&
+           memcmp (text.as.text + text.length - with.length, with.as.text, with.length) == 0;
 }
 
 static bool text_removeprefix (render *r, value self, const value *args, const arguments *call, value *out)
@@ -332,10 +112,10 @@ static bool text_removesuffix (render *r, value self, const value *args, const a
     return true;
 }
 
-/* -- Searching ------------------------------------------------------------------------------------------------------------------- */
+/* -- Searching --------------------------------------------------------------------------------- */
 
-/* The part of `self` that optional start and end arguments choose. *first is its first code point's number; -1 if start is
- * behind the end of the text, where not even "" is found. */
+/* The part of `self` that optional start and end arguments choose. *first is its first code point's number; -1 if
+ * start is behind the end of the text, where not even "" is found. */
 static bool choose_part (render *r, value self, value start, value end, value *part, int64_t *first)
 {
     if (!is_given (start) && !is_given (end)) {
@@ -368,7 +148,8 @@ static int64_t search (value text, value what, bool from_end)
         return found ? found - text.as.text : -1;
     }
     for (int64_t at = (int64_t) text.length - what.length; at >= 0; at--)
-        if (what.length == 0 || (text.as.text[at] == what.as.text[0] && memcmp (text.as.text + at, what.as.text, what.length) == 0))
+        if (what.length == 0 ||
+            (text.as.text[at] == what.as.text[0] && memcmp (text.as.text + at, what.as.text, what.length) == 0))
             return at;
     return -1;
 }
@@ -443,7 +224,8 @@ static bool text_count (render *r, value self, const value *args, const argument
     return true;
 }
 
-static bool has_edge (render *r, value self, const value *args, bool (*test) (value, value), const char *name, value *out)
+static bool has_edge (render *r, value self, const value *args, bool (*test) (value, value), const char *name,
+                      value *out)
 {
     value part;
     int64_t first;
@@ -454,7 +236,8 @@ static bool has_edge (render *r, value self, const value *args, bool (*test) (va
     uint32_t count = args[0].kind == VALUE_TUPLE ? args[0].length : 1;
     for (uint32_t i = 0; i < count && !found; i++) {
         if (!is_text (edges[i]))
-            return jinja_fail (r, "%s first arg must be str or a tuple of str, not %s", name, jinja_type_name (edges[i]));
+            return jinja_fail (r, "%s first arg must be str or a tuple of str, not %s", name,
+                               jinja_type_name (edges[i]));
         found = first >= 0 && test (part, edges[i]);
     }
     *out = value_bool (found);
@@ -473,7 +256,7 @@ static bool text_endswith (render *r, value self, const value *args, const argum
     return has_edge (r, self, args, finishes_with, "endswith", out);
 }
 
-/* -- Splitting and joining ------------------------------------------------------------------------------------------------------- */
+/* -- Splitting and joining --------------------------------------------------------------------- */
 
 static bool split_at_space (render *r, value self, int64_t limit, value_list *list)
 {
@@ -687,10 +470,11 @@ static bool text_replace (render *r, value self, const value *args, const argume
             return false;
         rest = piece (rest, (size_t) at + old.length, rest.length);
     }
-    return jinja_emit (r, rest.as.text, rest.length) && jinja_capture_end (r, mark, out) && jinja_charge (r, self.length);
+    return jinja_emit (r, rest.as.text, rest.length) && jinja_capture_end (r, mark, out) &&
+           jinja_charge (r, self.length);
 }
 
-/* -- Widths ---------------------------------------------------------------------------------------------------------------------- */
+/* -- Widths ------------------------------------------------------------------------------------ */
 
 static bool pad (render *r, value self, int64_t left, int64_t right, value fill, value *out)
 {
@@ -781,7 +565,7 @@ static bool text_expandtabs (render *r, value self, const value *args, const arg
     return jinja_capture_end (r, mark, out);
 }
 
-/* -- format ---------------------------------------------------------------------------------------------------------------------- */
+/* -- format ------------------------------------------------------------------------------------ */
 
 static bool text_format (render *r, value self, const value *args, const arguments *call, value *out)
 {
@@ -797,8 +581,6 @@ static bool text_format_map (render *r, value self, const value *args, const arg
 }
 
 static const callable methods[] = {
-    {"capitalize", "", 0, text_capitalize},
-    {"casefold", "", 0, text_casefold},
     {"center", "/width,fillchar", 1, text_center},
     {"count", "/sub,start,end", 1, text_count},
     {"endswith", "/suffix,start,end", 1, text_endswith},
@@ -807,21 +589,8 @@ static const callable methods[] = {
     {"format", NULL, 0, text_format},
     {"format_map", "/mapping", 1, text_format_map},
     {"index", "/sub,start,end", 1, text_index},
-    {"isalnum", "", 0, text_isalnum},
-    {"isalpha", "", 0, text_isalpha},
-    {"isascii", "", 0, text_isascii},
-    {"isdecimal", "", 0, text_isdecimal},
-    {"isdigit", "", 0, text_isdigit},
-    {"isidentifier", "", 0, text_isidentifier},
-    {"islower", "", 0, text_islower},
-    {"isnumeric", "", 0, text_isnumeric},
-    {"isprintable", "", 0, text_isprintable},
-    {"isspace", "", 0, text_isspace},
-    {"istitle", "", 0, text_istitle},
-    {"isupper", "", 0, text_isupper},
     {"join", "/iterable", 1, text_join},
     {"ljust", "/width,fillchar", 1, text_ljust},
-    {"lower", "", 0, text_lower},
     {"lstrip", "/chars", 0, text_lstrip},
     {"partition", "/sep", 1, text_partition},
     {"removeprefix", "/prefix", 1, text_removeprefix},
@@ -837,13 +606,11 @@ static const callable methods[] = {
     {"splitlines", "keepends", 0, text_splitlines},
     {"startswith", "/prefix,start,end", 1, text_startswith},
     {"strip", "/chars", 0, text_strip},
-    {"swapcase", "", 0, text_swapcase},
-    {"title", "", 0, text_title},
-    {"upper", "", 0, text_upper},
     {"zfill", "/width", 1, text_zfill},
 };
 
 const callable *jinja_find_text_method (const char *name, size_t length)
 {
-    return jinja_find_in (methods, sizeof methods / sizeof methods[0], name, length);
+    const callable *found = jinja_find_in (methods, sizeof methods / sizeof methods[0], name, length);
+    return found ? found : jinja_find_case_method (name, length);
 }

@@ -1,4 +1,5 @@
-/* What the template evaluator knows of characters: CPython's str predicates and case mappings, and UTF-8 by code points.
+/* What the template evaluator knows of characters: CPython's str predicates and case mappings, and UTF-8 by code
+ * points.
  *
  * The tables are generated (template_unicode.py). ASCII is answered without them. */
 #include "template_private.h"
@@ -92,7 +93,8 @@ bool jinja_is_space (uint32_t code)
 /* Where splitlines splits. */
 bool jinja_is_line_break (uint32_t code)
 {
-    return (code >= 10 && code <= 13) || (code >= 0x1c && code <= 0x1e) || code == 0x85 || code == 0x2028 || code == 0x2029;
+    return (code >= 10 && code <= 13) || (code >= 0x1c && code <= 0x1e) || code == 0x85 || code == 0x2028 ||
+           code == 0x2029;
 }
 
 uint32_t jinja_decimal_value (uint32_t code)
@@ -144,11 +146,11 @@ unsigned jinja_map_case (uint32_t code, letter_case to, uint32_t out[3])
     return 1;
 }
 
-/* -- UTF-8 ------------------------------------------------------------------------------------------------------------------- */
+/* -- UTF-8 ------------------------------------------------------------------------------------- */
 
 uint32_t jinja_next_code_point (const char **at)
 {
-    size_t length = utf8_lead_length ((uint8_t) **at);
+    size_t length = utf8_lead_length ((uint8_t) * *at);
     if (length == 0)
         length = 1; /* cannot be: texts are checked where they come in */
     uint32_t code = utf8_code_point (*at, length);

@@ -80,7 +80,8 @@ bool jinja_truth (value v)
     }
 }
 
-/* Whether two values that are the same object in Python. Small things that CPython shares (numbers, texts) count as the same. */
+/* Whether two values that are the same object in Python. Small things that CPython shares (numbers, texts) count as
+ * the same. */
 bool jinja_same (value a, value b)
 {
     if (a.kind != b.kind)
@@ -106,7 +107,7 @@ bool jinja_same (value a, value b)
     }
 }
 
-/* -- Equality and order -------------------------------------------------------------------------------------------------------- */
+/* -- Equality and order ------------------------------------------------------------------------ */
 
 static int order_int_real (int64_t i, double d)
 {
@@ -160,8 +161,7 @@ static bool equal_dicts (render *r, dict *a, dict *b, bool *out)
 
 static bool equal_ranges (const range *a, const range *b)
 {
-    return a->count == b->count &&
-           (a->count == 0 || (a->start == b->start && (a->count == 1 || a->step == b->step)));
+    return a->count == b->count && (a->count == 0 || (a->start == b->start && (a->count == 1 || a->step == b->step)));
 }
 
 bool jinja_equal (render *r, value a, value b, bool *out)
@@ -288,7 +288,7 @@ bool jinja_sort (render *r, value *keys, value *items, uint32_t count, bool reve
     return true;
 }
 
-/* -- Undefined ----------------------------------------------------------------------------------------------------------------- */
+/* -- Undefined --------------------------------------------------------------------------------- */
 
 /* What Jinja calls the type in messages. */
 static const char *object_name (uint16_t kind)
@@ -336,7 +336,7 @@ bool jinja_fail_undefined (render *r, value u)
     return jinja_fail (r, "%.*s", (int) message.length, message.as.text);
 }
 
-/* -- Dicts --------------------------------------------------------------------------------------------------------------------- */
+/* -- Dicts ------------------------------------------------------------------------------------- */
 
 enum { SEARCHED_IN_ORDER = 8 }; /* entries up to which a dict needs no index */
 
@@ -512,7 +512,8 @@ static bool split_pair (render *r, value pair, uint32_t number, value *key, valu
     if (!jinja_list_of (r, pair, &list))
         return false;
     if (list.length != 2)
-        return jinja_fail (r, "dictionary update sequence element #%u has length %u; 2 is required", number, list.length);
+        return jinja_fail (r, "dictionary update sequence element #%u has length %u; 2 is required", number,
+                           list.length);
     *key = list.as.items[0];
     *item = list.as.items[1];
     return true;
