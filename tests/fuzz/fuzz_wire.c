@@ -1,0 +1,85 @@
+/* Whatever a peer sends is decoded within bounds or refused. The first byte chooses what the rest claims to be. What is decoded is walked, as its receivers
+ * do, and encoded again, so that a part that lies outside the message would be seen. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/wire.h"
+
+int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
+
+static void encode_again (const ProtobufCMessage *message)
+{
+    size_t length = protobuf_c_message_get_packed_size (message);
+    uint8_t *packed = malloc (length + 1);
+    if (packed)
+        protobuf_c_message_pack (message, packed);
+    free (packed);
+}
+
+static void try_control (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    Woolly__Control *control = wl_control_decode (data, size, &err);
+    if (!control) {
+        if (err.code == WL_OK)
+            abort ();
+        return;
+    }
+    if (control->kind_case == WOOLLY__CONTROL__KIND_HELLO)
+        (void) wl_link_endpoint_ok (control->hello->data_endpoint);
+    if (control->kind_case == WOOLLY__CONTROL__KIND_LOAD)
+        (void) wl_link_endpoint_ok (control->load->next_endpoint);
+    encode_again (&control->base);
+    wl_control_free (&control);
+}
+
+static void try_step (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    uint64_t sum = 0;
+    Woolly__Step *step = wl_step_decode (data, size, &err);
+    if (!step)
+        return;
+    for (size_t i = 0; i < step->n_spans; i++)
+        for (size_t page = 0; page < step->spans[i]->n_pages; page++)
+            sum += step->spans[i]->pages[page];
+    for (size_t i = 0; i < step->n_picks; i++)
+        sum += step->picks[i]->row + (step->picks[i]->sampling ? step->picks[i]->sampling->seed : 0);
+    for (size_t i = 0; i < step->n_timings; i++)
+        sum += step->timings[i]->compute_ns;
+    encode_again (&step->base);
+    wl_step_free (&step);
+    if (sum == UINT64_C (0x123456789abcdef)) /* so that the walk is not left out */
+        abort ();
+}
+
+static void try_result (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    Woolly__Result *result = wl_result_decode (data, size, &err);
+    if (!result)
+        return;
+    encode_again (&result->base);
+    wl_result_free (&result);
+}
+
+static void try_endpoint (const uint8_t *data, size_t size)
+{
+    char text[300], host[WL_HOST_BYTES];
+    bool loopback, wildcard;
+    size_t length = size < sizeof text - 1 ? size : sizeof text - 1;
+    memcpy (text, data, length);
+    text[length] = 0;
+    if (wl_link_endpoint_ok (text) && strncmp (text, "tcp://", 6) == 0 && !wl_link_host (text, host, &loopback, &wildcard))
+        abort ();
+}
+
+int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+    static void (*const kinds[]) (const uint8_t *, size_t) = {try_control, try_step, try_result, try_endpoint};
+    if (size > 0)
+        kinds[data[0] & 3](data + 1, size - 1);
+    return 0;
+}
