@@ -433,7 +433,8 @@ static bool resolve_macro (parser *p, frame *outer, node *n)
         }
         if (!declare_if_read (p, f, &n->body, names[i], &n->special[i], &read))
             return false;
-        n->flags |= read ? (uint8_t) (1 << i) : 0;
+        if (read)
+            n->flags = (uint8_t) (n->flags | 1 << i);
     }
     for (uint32_t i = 0; i < n->items.count; i++)
         if (n->items.items[i]->left && !collect (p, f, n->items.items[i]->left))
