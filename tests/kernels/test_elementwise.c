@@ -9,7 +9,7 @@ enum { MAX_LENGTH = 4096 };
 
 static const float specials[] = {0.0f,    -0.0f,   INFINITY, -INFINITY, NAN,      1.0f,     -1.0f,   88.37f,  88.38f,
                                  -87.33f, -87.34f, 1e30f,    -1e30f,    0x1p-149f, -0x1p-140f, 65504.0f, 65520.0f, -65519.9f,
-                                 6e-8f,   2.9e-8f, 100.0f,   -100.0f,   44.2f,    -43.7f};
+                                 6e-8f,   2.9e-8f, 100.0f,   -100.0f,   44.2f,    -43.7f,   -88.37f, 87.33f,   44.185f,  -43.665f};
 
 typedef struct buffers {
     float *x, *y, *w, *b, *got, *expected;
@@ -66,6 +66,26 @@ static void compare_length (test_state *t, const wl_kernels *k, buffers *s, size
     check_bytes (t, s->half_got, s->half_expected, (n + 8) * 2, where);
 }
 
+/* The exponential inside silu and gelu, at very many points. */
+static void sweep (test_state *t, const wl_kernels *k, buffers *s)
+{
+    for (size_t i = 0; i < MAX_LENGTH; i++)
+        s->y[i] = 1.0f;
+    for (int round = 0; round < (t->quick ? 60 : 600); round++) {
+        float range = round % 3 == 0 ? 100.0f : round % 3 == 1 ? 10.0f : 0.5f;
+        for (size_t i = 0; i < MAX_LENGTH; i++)
+            s->x[i] = range * random_unit (t);
+        t->what = "silu_mul sweep";
+        wl_kernels_scalar.silu_mul (s->expected, s->x, s->y, MAX_LENGTH);
+        k->silu_mul (s->got, s->x, s->y, MAX_LENGTH);
+        check_floats (t, s->got, s->expected, MAX_LENGTH, "random points");
+        t->what = "gelu_mul sweep";
+        wl_kernels_scalar.gelu_mul (s->expected, s->x, s->y, MAX_LENGTH);
+        k->gelu_mul (s->got, s->x, s->y, MAX_LENGTH);
+        check_floats (t, s->got, s->expected, MAX_LENGTH, "random points");
+    }
+}
+
 void test_elementwise (test_state *t, const wl_kernels *kernels)
 {
     buffers s;
@@ -80,6 +100,7 @@ void test_elementwise (test_state *t, const wl_kernels *kernels)
         for (size_t n = 576; n <= MAX_LENGTH; n += t->quick ? 1760 : 176)
             compare_length (t, kernels, &s, n, special);
     }
+    sweep (t, kernels, &s);
     for (size_t i = 0; i < 6; i++)
         test_free (*members[i]);
     test_free (s.half_got);
