@@ -1,12 +1,14 @@
-/* The AVX2 table: quantizing activations, norms and elementwise kernels, 8 lanes at a time. Matmul and attention have files of
- * their own. What is left over at the end of a row goes through the scalar kernels, which compute the same. */
+/* The AVX2 table. Quantizing activations is here, the quantized matmul in avx2_matmul.c; the rest is written in vectors of 8 floats
+ * that AVX2 and NEON share. */
 #if defined(__x86_64__)
 
 #include "avx2.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "simd8_attention.h"
+#include "simd8_elementwise.h"
+#include "simd8_matmul_float.h"
 #include "tables.h"
 
 /* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
@@ -94,96 +96,7 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
     }
 }
 
-/* -- Norms ------------------------------------------------------------------------------------------------------------------- */
-
-static void rms_norm (float *y, const float *x, const float *w, size_t n, float eps)
-{
-    size_t whole = n & ~(size_t) 7;
-    __m256 sum = _mm256_setzero_ps ();
-    for (size_t i = 0; i < whole; i += 8) {
-        __m256 v = _mm256_loadu_ps (x + i);
-        sum = _mm256_fmadd_ps (v, v, sum);
-    }
-    float lanes[8];
-    _mm256_storeu_ps (lanes, sum);
-    for (size_t i = whole; i < n; i++)
-        lanes[i - whole] = fmaf (x[i], x[i], lanes[i - whole]);
-    float r = 1.0f / sqrtf (sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n + eps);
-    __m256 factor = _mm256_set1_ps (r);
-    for (size_t i = 0; i < whole; i += 8) {
-        __m256 v = _mm256_mul_ps (_mm256_loadu_ps (x + i), factor);
-        _mm256_storeu_ps (y + i, w ? _mm256_mul_ps (v, _mm256_loadu_ps (w + i)) : v);
-    }
-    for (size_t i = whole; i < n; i++)
-        y[i] = w ? x[i] * r * w[i] : x[i] * r;
-}
-
-static void layer_norm (float *y, const float *x, const float *w, const float *b, size_t n, float eps)
-{
-    size_t whole = n & ~(size_t) 7;
-    float lanes[8];
-    __m256 sum = _mm256_setzero_ps ();
-    for (size_t i = 0; i < whole; i += 8)
-        sum = _mm256_add_ps (sum, _mm256_loadu_ps (x + i));
-    _mm256_storeu_ps (lanes, sum);
-    for (size_t i = whole; i < n; i++)
-        lanes[i - whole] += x[i];
-    float mean = sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n;
-    __m256 m = _mm256_set1_ps (mean);
-    sum = _mm256_setzero_ps ();
-    for (size_t i = 0; i < whole; i += 8) {
-        __m256 v = _mm256_sub_ps (_mm256_loadu_ps (x + i), m);
-        sum = _mm256_fmadd_ps (v, v, sum);
-    }
-    _mm256_storeu_ps (lanes, sum);
-    for (size_t i = whole; i < n; i++)
-        lanes[i - whole] = fmaf (x[i] - mean, x[i] - mean, lanes[i - whole]);
-    float r = 1.0f / sqrtf (sum_lanes_256 (_mm256_loadu_ps (lanes)) / (float) n + eps);
-    __m256 factor = _mm256_set1_ps (r);
-    for (size_t i = 0; i < whole; i += 8) {
-        __m256 v = _mm256_mul_ps (_mm256_sub_ps (_mm256_loadu_ps (x + i), m), factor), weight = _mm256_loadu_ps (w + i);
-        _mm256_storeu_ps (y + i, b ? _mm256_fmadd_ps (v, weight, _mm256_loadu_ps (b + i)) : _mm256_mul_ps (v, weight));
-    }
-    for (size_t i = whole; i < n; i++)
-        y[i] = b ? fmaf ((x[i] - mean) * r, w[i], b[i]) : (x[i] - mean) * r * w[i];
-}
-
-/* -- Elementwise --------------------------------------------------------------------------------------------------------------- */
-
-static void silu_mul (float *y, const float *gate, const float *up, size_t n)
-{
-    const __m256 sign = _mm256_set1_ps (-0.0f), one = _mm256_set1_ps (1.0f);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 x = _mm256_loadu_ps (gate + i);
-        __m256 act = _mm256_div_ps (x, _mm256_add_ps (one, exp_256 (_mm256_xor_ps (x, sign))));
-        _mm256_storeu_ps (y + i, _mm256_mul_ps (act, _mm256_loadu_ps (up + i)));
-    }
-    wl_kernels_scalar.silu_mul (y + i, gate + i, up + i, n - i);
-}
-
-static void gelu_mul (float *y, const float *gate, const float *up, size_t n)
-{
-    const __m256 one = _mm256_set1_ps (1.0f);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 x = _mm256_loadu_ps (gate + i);
-        __m256 cubic = _mm256_fmadd_ps (_mm256_mul_ps (_mm256_mul_ps (_mm256_set1_ps (GELU_CUBIC), x), x), x, x);
-        __m256 t = tanh_256 (_mm256_mul_ps (_mm256_set1_ps (GELU_SCALE), cubic));
-        __m256 act = _mm256_mul_ps (_mm256_mul_ps (_mm256_set1_ps (0.5f), x), _mm256_add_ps (one, t));
-        _mm256_storeu_ps (y + i, _mm256_mul_ps (act, _mm256_loadu_ps (up + i)));
-    }
-    wl_kernels_scalar.gelu_mul (y + i, gate + i, up + i, n - i);
-}
-
-static void add_scaled (float *y, const float *x, float scale, size_t n)
-{
-    const __m256 s = _mm256_set1_ps (scale);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps (y + i, _mm256_fmadd_ps (_mm256_loadu_ps (x + i), s, _mm256_loadu_ps (y + i)));
-    wl_kernels_scalar.add_scaled (y + i, x + i, scale, n - i);
-}
+/* -- Rotating adjacent pairs ------------------------------------------------------------------------------------------------------ */
 
 static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
 {
@@ -200,34 +113,6 @@ static void rope_adjacent (float *x, const float *cos, const float *sin, size_t 
     wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
 }
 
-static void rope_halves (float *x, const float *cos, const float *sin, size_t n_pairs)
-{
-    size_t i = 0;
-    float *y = x + n_pairs;
-    for (; i + 8 <= n_pairs; i += 8) {
-        __m256 a = _mm256_loadu_ps (x + i), b = _mm256_loadu_ps (y + i);
-        __m256 c = _mm256_loadu_ps (cos + i), s = _mm256_loadu_ps (sin + i);
-        _mm256_storeu_ps (x + i, _mm256_fmsub_ps (a, c, _mm256_mul_ps (b, s)));
-        _mm256_storeu_ps (y + i, _mm256_fmadd_ps (a, s, _mm256_mul_ps (b, c)));
-    }
-    for (; i < n_pairs; i++) {
-        float a = x[i], b = y[i];
-        x[i] = fmaf (a, cos[i], -(b * sin[i]));
-        y[i] = fmaf (a, sin[i], b * cos[i]);
-    }
-}
-
-static void to_f16 (uint16_t *y, const float *x, size_t n)
-{
-    const __m256 limit = _mm256_set1_ps (65504.0f), minus = _mm256_set1_ps (-65504.0f);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) { /* max and min give their second operand where one is NaN */
-        __m256 v = _mm256_min_ps (limit, _mm256_max_ps (minus, _mm256_loadu_ps (x + i)));
-        _mm_storeu_si128 ((__m128i *) (y + i), _mm256_cvtps_ph (v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
-    wl_kernels_scalar.to_f16 (y + i, x + i, n - i);
-}
-
 const wl_kernels wl_kernels_avx2 = {
     .isa = "avx2",
     .scratch_bytes = AVX2_MATMUL_SCRATCH,
@@ -235,9 +120,9 @@ const wl_kernels wl_kernels_avx2 = {
     .quantize_q8_256 = quantize_q8_256,
     .matmul =
         {
-            [WL_TYPE_F32] = avx2_matmul_f32,
-            [WL_TYPE_F16] = avx2_matmul_f16,
-            [WL_TYPE_BF16] = avx2_matmul_bf16,
+            [WL_TYPE_F32] = simd8_matmul_f32,
+            [WL_TYPE_F16] = simd8_matmul_f16,
+            [WL_TYPE_BF16] = simd8_matmul_bf16,
             [WL_TYPE_Q4_0] = avx2_matmul_q4_0,
             [WL_TYPE_Q4_1] = avx2_matmul_q4_1,
             [WL_TYPE_Q5_0] = avx2_matmul_q5_0,
@@ -251,7 +136,7 @@ const wl_kernels wl_kernels_avx2 = {
             [WL_TYPE_Q6_K] = avx2_matmul_q6_k,
             [WL_TYPE_IQ4_XS] = avx2_matmul_iq4_xs,
         },
-    .attention = avx2_attention,
+    .attention = simd8_attention,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .silu_mul = silu_mul,

@@ -1,16 +1,18 @@
-/* Attention with AVX2: up to TILE query rows at once over the same keys and values.
+/* Attention in vectors of 8 floats: up to TILE query rows at once over the same keys and values. Included by each ISA's file.
  *
  * Scores: 8 positions a vector, two vectors a group of 16; a key's element is converted from f16 once for all rows. Values: 8 elements
  * of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a prompt's rows each end one later);
  * scores are computed for the union and masked in the softmax, values in the range common to all rows as one tile and what is
  * left of each row alone: a value that a row does not see never enters its arithmetic. */
-#if defined(__x86_64__)
+#ifndef WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
+#define WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
 
 #include <math.h>
-#include <string.h>
+#include <stdbool.h>
 
-#include "avx2.h"
+#include "kernels.h"
 #include "math.h"
+#include "simd8.h"
 
 enum { TILE = 6, BLOCK = WL_ATTENTION_BLOCK, PAGE = WL_KV_PAGE, GROUP = WL_KV_GROUP };
 
@@ -31,39 +33,34 @@ typedef struct merged_state {
     bool begun[TILE];
 } merged_state;
 
-INLINE __m256 f16_8 (const uint16_t *p)
-{
-    return _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) p));
-}
-
 /* Scores of n_groups * 16 positions whose keys start at k, for n_rows rows: p[row * BLOCK + position]. */
 INLINE void score_groups (const int n_rows, const int n_groups, const wl_attention *a, const float *q, const uint16_t *k, float *p)
 {
     const size_t group_stride = GROUP * a->head_dim;
-    __m256 acc[TILE][8];
+    f8 acc[TILE][8];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = _mm256_setzero_ps ();
+        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = zero8 ();
     }
     for (size_t d = 0; d < a->head_dim; d++, k += GROUP) {
-        __m256 keys[8];
-        UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = f16_8 (k + v / 2 * group_stride + v % 2 * 8);
+        f8 keys[8];
+        UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = load8_f16 (k + v / 2 * group_stride + v % 2 * 8);
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            __m256 query = _mm256_broadcast_ss (q + r * a->q_stride + d);
-            UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = _mm256_fmadd_ps (query, keys[v], acc[r][v]);
+            f8 query = splat8 (q + r * a->q_stride + d);
+            UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = fma8 (query, keys[v], acc[r][v]);
         }
     }
-    const __m256 scale = _mm256_set1_ps (a->scale), cap = _mm256_set1_ps (a->softcap);
+    const f8 scale = set8 (a->scale), cap = set8 (a->softcap);
     const bool capped = a->softcap > 0.0f;
     UNROLL for (int r = 0; r < n_rows; r++)
     {
         UNROLL for (int v = 0; v < 2 * n_groups; v++)
         {
-            __m256 s = _mm256_mul_ps (acc[r][v], scale);
+            f8 s = mul8 (acc[r][v], scale);
             if (capped)
-                s = _mm256_mul_ps (cap, tanh_256 (_mm256_div_ps (s, cap)));
-            _mm256_storeu_ps (p + r * BLOCK + v * 8, s);
+                s = mul8 (cap, tanh8 (div8 (s, cap)));
+            store8 (p + r * BLOCK + v * 8, s);
         }
     }
 }
@@ -86,60 +83,47 @@ INLINE void score_block (const int n_rows, const wl_attention *a, const block_st
     }
 }
 
-/* All ones in the lanes whose position (lane 0: t) lies in [lo, hi]. */
-INLINE __m256 visible (size_t t, size_t lo, size_t hi)
-{
-    const __m256i lane = _mm256_setr_epi32 (0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i position = _mm256_add_epi32 (_mm256_set1_epi32 ((int) t), lane);
-    __m256i outside = _mm256_or_si256 (_mm256_cmpgt_epi32 (_mm256_set1_epi32 ((int) lo), position),
-                                       _mm256_cmpgt_epi32 (position, _mm256_set1_epi32 ((int) hi)));
-    return _mm256_castsi256_ps (_mm256_xor_si256 (outside, _mm256_set1_epi32 (-1)));
-}
-
 /* Turns the scores [lo, hi] (within the block) into weights; the block's maximum and sum. */
 static void softmax_block (float *p, size_t lo, size_t hi, float *m, float *l)
 {
-    const __m256 lowest = _mm256_set1_ps (-INFINITY);
+    const f8 lowest = set8 (-INFINITY);
     const size_t start = lo & ~(size_t) 7;
-    __m256 top = lowest;
+    f8 top = lowest;
     for (size_t t = start; t <= hi; t += 8)
-        top = _mm256_max_ps (_mm256_blendv_ps (lowest, _mm256_loadu_ps (p + t), visible (t, lo, hi)), top); /* skips NaN */
-    __m128 half = _mm_max_ps (_mm256_castps256_ps128 (top), _mm256_extractf128_ps (top, 1));
-    half = _mm_max_ps (half, _mm_movehl_ps (half, half));
-    half = _mm_max_ps (half, _mm_movehdup_ps (half));
-    *m = _mm_cvtss_f32 (half);
-    const __m256 max = _mm256_set1_ps (*m);
-    __m256 sum = _mm256_setzero_ps ();
+        top = top8 (select8 (within8 (t, lo, hi), load8 (p + t), lowest), top); /* skips NaN */
+    *m = top_lane8 (top);
+    const f8 max = set8 (*m);
+    f8 sum = zero8 ();
     for (size_t t = start; t <= hi; t += 8) {
-        __m256 weight = exp_256 (_mm256_sub_ps (_mm256_loadu_ps (p + t), max));
-        weight = _mm256_and_ps (weight, visible (t, lo, hi));
-        sum = _mm256_add_ps (sum, weight);
-        _mm256_storeu_ps (p + t, weight);
+        f8 weight = exp8 (sub8 (load8 (p + t), max));
+        weight = select8 (within8 (t, lo, hi), weight, zero8 ());
+        sum = add8 (sum, weight);
+        store8 (p + t, weight);
     }
-    *l = sum_lanes_256 (sum);
+    *l = sum_lanes8 (sum);
 }
 
 /* o[row][0 .. 8 * n_vectors) += weights times n positions' values; v and p are those of the first position. */
 INLINE void add_values (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *p, const uint16_t *v,
                         size_t v_stride, size_t n)
 {
-    __m256 acc[TILE][8];
+    f8 acc[TILE][8];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = _mm256_loadu_ps (o + r * o_stride + 8 * i);
+        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = load8 (o + r * o_stride + 8 * i);
     }
     for (size_t t = 0; t < n; t++, v += v_stride) {
-        __m256 values[8];
-        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = f16_8 (v + 8 * i);
+        f8 values[8];
+        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = load8_f16 (v + 8 * i);
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            __m256 weight = _mm256_broadcast_ss (p + r * BLOCK + t);
-            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = _mm256_fmadd_ps (weight, values[i], acc[r][i]);
+            f8 weight = splat8 (p + r * BLOCK + t);
+            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fma8 (weight, values[i], acc[r][i]);
         }
     }
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) _mm256_storeu_ps (o + r * o_stride + 8 * i, acc[r][i]);
+        UNROLL for (int i = 0; i < n_vectors; i++) store8 (o + r * o_stride + 8 * i, acc[r][i]);
     }
 }
 
@@ -191,13 +175,13 @@ INLINE void all_values (const int n_rows, const wl_attention *a, const block_sta
 static void merge (float *out, const float *o, size_t n, bool first, float keep, float add)
 {
     size_t d = 0;
-    const __m256 k = _mm256_set1_ps (keep), f = _mm256_set1_ps (add);
+    const f8 k = set8 (keep), f = set8 (add);
     if (first) {
         memcpy (out, o, n * sizeof *out);
         return;
     }
     for (; d + 8 <= n; d += 8)
-        _mm256_storeu_ps (out + d, _mm256_fmadd_ps (_mm256_loadu_ps (out + d), k, _mm256_mul_ps (_mm256_loadu_ps (o + d), f)));
+        store8 (out + d, fma8 (load8 (out + d), k, mul8 (load8 (o + d), f)));
     for (; d < n; d++)
         out[d] = fmaf (out[d], keep, o[d] * add);
 }
@@ -247,7 +231,7 @@ static void finish_row (const wl_attention *a, float m, float l, const float *si
             out[i] *= keep;
     }
     for (; d + 8 <= a->head_dim; d += 8)
-        _mm256_storeu_ps (out + d, _mm256_div_ps (_mm256_loadu_ps (out + d), _mm256_set1_ps (l)));
+        store8 (out + d, div8 (load8 (out + d), set8 (l)));
     for (; d < a->head_dim; d++)
         out[d] /= l;
 }
@@ -282,7 +266,7 @@ INLINE void attend_rows (const int n_rows, const wl_attention *a, size_t row)
         finish_row (a, merged.m[r], merged.l[r], a->sinks ? &a->sinks[row + (size_t) r] : NULL, out + r * a->out_stride);
 }
 
-void avx2_attention (const wl_attention *a)
+static void simd8_attention (const wl_attention *a)
 {
     size_t row = 0;
     for (; row + 6 <= a->n_rows; row += 6)

@@ -1,0 +1,281 @@
+/* Vectors of 8 floats, for the kernels that are written once and compiled for AVX2 (one register) and NEON (two); private to the
+ * files of those instruction sets.
+ *
+ * With 16 registers of 8 floats, or 32 of 4, the same tiles fit both. Only operations whose result IEEE 754 fixes are here, so a
+ * kernel in these terms computes the same bits on both. */
+#ifndef WL_ENGINE_KERNELS_SIMD8_H
+#define WL_ENGINE_KERNELS_SIMD8_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "math_constants.h"
+
+#define INLINE static inline __attribute__ ((always_inline))
+
+/* Loops over constants that must vanish: their bodies index arrays of registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma ("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma ("GCC unroll 16")
+#endif
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+typedef __m256 f8;
+typedef __m256 m8; /* a mask: lanes of all ones or zeros */
+
+INLINE f8 load8 (const float *p)
+{
+    return _mm256_loadu_ps (p);
+}
+INLINE void store8 (float *p, f8 v)
+{
+    _mm256_storeu_ps (p, v);
+}
+INLINE f8 load8_f16 (const void *p)
+{
+    return _mm256_cvtph_ps (_mm_loadu_si128 ((const __m128i *) p));
+}
+INLINE f8 load8_bf16 (const void *p)
+{
+    return _mm256_castsi256_ps (_mm256_slli_epi32 (_mm256_cvtepu16_epi32 (_mm_loadu_si128 ((const __m128i *) p)), 16));
+}
+INLINE void store8_f16 (void *p, f8 v) /* half to even */
+{
+    _mm_storeu_si128 ((__m128i *) p, _mm256_cvtps_ph (v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+INLINE f8 set8 (float x)
+{
+    return _mm256_set1_ps (x);
+}
+INLINE f8 splat8 (const float *p)
+{
+    return _mm256_broadcast_ss (p);
+}
+INLINE f8 zero8 (void)
+{
+    return _mm256_setzero_ps ();
+}
+INLINE f8 add8 (f8 a, f8 b)
+{
+    return _mm256_add_ps (a, b);
+}
+INLINE f8 sub8 (f8 a, f8 b)
+{
+    return _mm256_sub_ps (a, b);
+}
+INLINE f8 mul8 (f8 a, f8 b)
+{
+    return _mm256_mul_ps (a, b);
+}
+INLINE f8 div8 (f8 a, f8 b)
+{
+    return _mm256_div_ps (a, b);
+}
+INLINE f8 fma8 (f8 a, f8 b, f8 c) /* a b + c */
+{
+    return _mm256_fmadd_ps (a, b, c);
+}
+INLINE f8 fms8 (f8 a, f8 b, f8 c) /* a b - c */
+{
+    return _mm256_fmsub_ps (a, b, c);
+}
+INLINE f8 negate8 (f8 a)
+{
+    return _mm256_xor_ps (a, _mm256_set1_ps (-0.0f));
+}
+INLINE m8 greater8 (f8 a, f8 b)
+{
+    return _mm256_cmp_ps (a, b, _CMP_GT_OQ);
+}
+INLINE m8 is_nan8 (f8 a)
+{
+    return _mm256_cmp_ps (a, a, _CMP_UNORD_Q);
+}
+INLINE f8 select8 (m8 mask, f8 a, f8 b) /* mask ? a : b */
+{
+    return _mm256_blendv_ps (b, a, mask);
+}
+INLINE f8 top8 (f8 a, f8 b) /* a > b ? a : b */
+{
+    return _mm256_max_ps (a, b);
+}
+/* Lane i: lo <= t + i <= hi. */
+INLINE m8 within8 (size_t t, size_t lo, size_t hi)
+{
+    __m256i position = _mm256_add_epi32 (_mm256_set1_epi32 ((int) t), _mm256_setr_epi32 (0, 1, 2, 3, 4, 5, 6, 7));
+    __m256i outside = _mm256_or_si256 (_mm256_cmpgt_epi32 (_mm256_set1_epi32 ((int) lo), position),
+                                       _mm256_cmpgt_epi32 (position, _mm256_set1_epi32 ((int) hi)));
+    return _mm256_castsi256_ps (_mm256_xor_si256 (outside, _mm256_set1_epi32 (-1)));
+}
+/* 2^n for lanes x whose low mantissa bits hold n (see EXP_ROUND). */
+INLINE f8 power_of_two8 (f8 x)
+{
+    __m256i bits = _mm256_slli_epi32 (_mm256_castps_si256 (x), 23);
+    return _mm256_castsi256_ps (_mm256_add_epi32 (bits, _mm256_set1_epi32 (0x3f800000)));
+}
+/* The tree that ends a reduction: ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)). */
+INLINE float sum_lanes8 (f8 v)
+{
+    __m128 fours = _mm_add_ps (_mm256_castps256_ps128 (v), _mm256_extractf128_ps (v, 1)); /* 0+4, 1+5, 2+6, 3+7 */
+    __m128 twos = _mm_add_ps (fours, _mm_movehl_ps (fours, fours));
+    return _mm_cvtss_f32 (_mm_add_ss (twos, _mm_movehdup_ps (twos)));
+}
+INLINE float top_lane8 (f8 v) /* of numbers */
+{
+    __m128 half = _mm_max_ps (_mm256_castps256_ps128 (v), _mm256_extractf128_ps (v, 1));
+    half = _mm_max_ps (half, _mm_movehl_ps (half, half));
+    return _mm_cvtss_f32 (_mm_max_ps (half, _mm_movehdup_ps (half)));
+}
+
+#elif defined(__aarch64__)
+
+#include <arm_neon.h>
+
+typedef float32x4x2_t f8;
+typedef uint32x4x2_t m8;
+
+#define BOTH(expression_0, expression_1)                                                                                     \
+    {                                                                                                                        \
+        {                                                                                                                    \
+            expression_0, expression_1                                                                                       \
+        }                                                                                                                    \
+    }
+
+INLINE f8 load8 (const float *p)
+{
+    return (f8) BOTH (vld1q_f32 (p), vld1q_f32 (p + 4));
+}
+INLINE void store8 (float *p, f8 v)
+{
+    vst1q_f32 (p, v.val[0]);
+    vst1q_f32 (p + 4, v.val[1]);
+}
+INLINE f8 load8_f16 (const void *p)
+{
+    float16x8_t h = vreinterpretq_f16_u8 (vld1q_u8 (p));
+    return (f8) BOTH (vcvt_f32_f16 (vget_low_f16 (h)), vcvt_high_f32_f16 (h));
+}
+INLINE f8 load8_bf16 (const void *p)
+{
+    uint16x8_t h = vreinterpretq_u16_u8 (vld1q_u8 (p));
+    return (f8) BOTH (vreinterpretq_f32_u32 (vshll_n_u16 (vget_low_u16 (h), 16)),
+                      vreinterpretq_f32_u32 (vshll_n_u16 (vget_high_u16 (h), 16)));
+}
+INLINE void store8_f16 (void *p, f8 v)
+{
+    vst1q_u8 (p, vreinterpretq_u8_f16 (vcombine_f16 (vcvt_f16_f32 (v.val[0]), vcvt_f16_f32 (v.val[1]))));
+}
+INLINE f8 set8 (float x)
+{
+    return (f8) BOTH (vdupq_n_f32 (x), vdupq_n_f32 (x));
+}
+INLINE f8 splat8 (const float *p)
+{
+    return set8 (*p);
+}
+INLINE f8 zero8 (void)
+{
+    return set8 (0.0f);
+}
+INLINE f8 add8 (f8 a, f8 b)
+{
+    return (f8) BOTH (vaddq_f32 (a.val[0], b.val[0]), vaddq_f32 (a.val[1], b.val[1]));
+}
+INLINE f8 sub8 (f8 a, f8 b)
+{
+    return (f8) BOTH (vsubq_f32 (a.val[0], b.val[0]), vsubq_f32 (a.val[1], b.val[1]));
+}
+INLINE f8 mul8 (f8 a, f8 b)
+{
+    return (f8) BOTH (vmulq_f32 (a.val[0], b.val[0]), vmulq_f32 (a.val[1], b.val[1]));
+}
+INLINE f8 div8 (f8 a, f8 b)
+{
+    return (f8) BOTH (vdivq_f32 (a.val[0], b.val[0]), vdivq_f32 (a.val[1], b.val[1]));
+}
+INLINE f8 fma8 (f8 a, f8 b, f8 c)
+{
+    return (f8) BOTH (vfmaq_f32 (c.val[0], a.val[0], b.val[0]), vfmaq_f32 (c.val[1], a.val[1], b.val[1]));
+}
+INLINE f8 negate8 (f8 a)
+{
+    return (f8) BOTH (vnegq_f32 (a.val[0]), vnegq_f32 (a.val[1]));
+}
+INLINE f8 fms8 (f8 a, f8 b, f8 c)
+{
+    return fma8 (a, b, negate8 (c));
+}
+INLINE m8 greater8 (f8 a, f8 b)
+{
+    return (m8) BOTH (vcgtq_f32 (a.val[0], b.val[0]), vcgtq_f32 (a.val[1], b.val[1]));
+}
+INLINE m8 is_nan8 (f8 a)
+{
+    return (m8) BOTH (vmvnq_u32 (vceqq_f32 (a.val[0], a.val[0])), vmvnq_u32 (vceqq_f32 (a.val[1], a.val[1])));
+}
+INLINE f8 select8 (m8 mask, f8 a, f8 b)
+{
+    return (f8) BOTH (vbslq_f32 (mask.val[0], a.val[0], b.val[0]), vbslq_f32 (mask.val[1], a.val[1], b.val[1]));
+}
+INLINE f8 top8 (f8 a, f8 b)
+{
+    return select8 (greater8 (a, b), a, b);
+}
+INLINE m8 within8 (size_t t, size_t lo, size_t hi)
+{
+    static const uint32_t lanes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    uint32x4_t start = vdupq_n_u32 ((uint32_t) t), low = vdupq_n_u32 ((uint32_t) lo), high = vdupq_n_u32 ((uint32_t) hi);
+    uint32x4_t p0 = vaddq_u32 (start, vld1q_u32 (lanes)), p1 = vaddq_u32 (start, vld1q_u32 (lanes + 4));
+    return (m8) BOTH (vandq_u32 (vcgeq_u32 (p0, low), vcleq_u32 (p0, high)), vandq_u32 (vcgeq_u32 (p1, low), vcleq_u32 (p1, high)));
+}
+INLINE f8 power_of_two8 (f8 x)
+{
+    uint32x4_t one = vdupq_n_u32 (0x3f800000);
+    return (f8) BOTH (vreinterpretq_f32_u32 (vaddq_u32 (vshlq_n_u32 (vreinterpretq_u32_f32 (x.val[0]), 23), one)),
+                      vreinterpretq_f32_u32 (vaddq_u32 (vshlq_n_u32 (vreinterpretq_u32_f32 (x.val[1]), 23), one)));
+}
+INLINE float sum_lanes8 (f8 v)
+{
+    float32x4_t fours = vaddq_f32 (v.val[0], v.val[1]);
+    float32x2_t twos = vadd_f32 (vget_low_f32 (fours), vget_high_f32 (fours));
+    return vget_lane_f32 (twos, 0) + vget_lane_f32 (twos, 1);
+}
+INLINE float top_lane8 (f8 v)
+{
+    return vmaxvq_f32 (vmaxq_f32 (v.val[0], v.val[1]));
+}
+
+#endif
+
+/* -- Functions of math.h in 8 lanes ------------------------------------------------------------------------------------------ */
+
+INLINE f8 exp8 (f8 x)
+{
+    f8 one = set8 (1.0f), shifted = fma8 (x, set8 (EXP_LOG2E), set8 (EXP_ROUND));
+    f8 n = sub8 (shifted, set8 (EXP_ROUND));
+    f8 r = fma8 (n, set8 (-EXP_LN2_HIGH), x);
+    r = fma8 (n, set8 (-EXP_LN2_LOW), r);
+    f8 p = fma8 (set8 (EXP_C6), r, set8 (EXP_C5));
+    p = fma8 (p, r, set8 (EXP_C4));
+    p = fma8 (p, r, set8 (EXP_C3));
+    p = fma8 (p, r, set8 (EXP_C2));
+    p = fma8 (p, r, one);
+    p = fma8 (p, r, one);
+    f8 y = mul8 (p, power_of_two8 (shifted));
+    y = select8 (greater8 (x, set8 (EXP_OVERFLOW)), set8 (__builtin_inff ()), y);
+    y = select8 (greater8 (set8 (EXP_UNDERFLOW), x), zero8 (), y);
+    return select8 (is_nan8 (x), x, y);
+}
+
+INLINE f8 tanh8 (f8 x)
+{
+    f8 one = set8 (1.0f), two = set8 (2.0f);
+    return sub8 (one, div8 (two, add8 (exp8 (mul8 (two, x)), one)));
+}
+
+#endif
