@@ -250,7 +250,7 @@ static bool set_option (void *socket, int option, int value)
 
 zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
 {
-    enum { CONTROL_QUEUE = 1000, DATA_QUEUE = 8 };
+    enum { CONTROL_QUEUE = 1000, WAITING_QUEUE = 64, DATA_QUEUE = 8 };
     static const int types[] = {[WL_LINK_ROUTER] = ZMQ_ROUTER,
                                 [WL_LINK_DEALER] = ZMQ_DEALER,
                                 [WL_LINK_PUSH] = ZMQ_PUSH,
@@ -269,8 +269,8 @@ zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
               set_option (socket, ZMQ_RECONNECT_IVL, 50) && set_option (socket, ZMQ_RECONNECT_IVL_MAX, 1000);
     if (ok && kind == WL_LINK_ROUTER)
         ok = set_option (socket, ZMQ_ROUTER_MANDATORY, 1); /* a vanished peer is an error, not a silent drop */
-    if (ok && (kind == WL_LINK_DEALER || kind == WL_LINK_PUSH))
-        ok = set_option (socket, ZMQ_IMMEDIATE, 1); /* queue only for peers that are there */
+    if (ok && kind == WL_LINK_PUSH)
+        ok = set_option (socket, ZMQ_IMMEDIATE, 1); /* queue only for a peer that is there; on a DEALER it would lose what has arrived when the peer leaves */
     /* CURVE's keys are set here, before bind or connect, and wl_link_start_process starts its authenticator. */
     if (ok)
         return link;

@@ -42,6 +42,7 @@ MODELS = {
     # heads wider than the model
     "qwen3-f16": dict(arch="qwen3", width=96, heads=4, kv_heads=2, head_dim=40, ff=256, types={"": Type.F16}),
     # a window of 24 positions in five of six layers
+    "gemma3-f16": dict(arch="gemma3", width=96, heads=4, kv_heads=1, head_dim=48, ff=160, types={"": Type.F16}, tied=True, bos=True),
     "gemma3-q4_0": dict(arch="gemma3", width=128, heads=4, kv_heads=1, head_dim=64, ff=256, types={"": Type.Q4_0}, tied=True, bos=True),
 }
 N_LAYERS = 6

@@ -235,7 +235,8 @@ static bool watch_the_outside (watch *w, int wake_end, const flags *f, const cha
     if (f->parent_fd < 0)
         return true;
 #ifdef __linux__
-    prctl (PR_SET_PDEATHSIG, SIGCONT); /* a worker that is stopped when its coordinator dies goes on, and sees the pipe's end */
+    prctl (PR_SET_PDEATHSIG,
+           SIGCONT); /* a worker that is stopped when its coordinator dies goes on, and sees the pipe's end */
 #endif
     return start_thread (wait_for_parent, w, err);
 }

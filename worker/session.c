@@ -351,9 +351,10 @@ static bool turn (session *s, int wake_end, wl_error *err)
         return true;
     }
     take_events (s);
+    bool broke = connection_broke (s); /* asked first: what arrived before the break is read after it */
     if (!take_messages (s, err))
         return false;
-    if (!s->done && connection_broke (s) && s->joined) {
+    if (!s->done && broke && s->joined) {
         say (s, "lost the coordinator; waiting for it at %s", s->options->join);
         if (!start_joining (s, err))
             return false;

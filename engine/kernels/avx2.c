@@ -60,7 +60,8 @@ static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float
         __m256 inverse;
         __m128i v = _mm_setzero_si128 ();
         if (block_scale (largest_magnitude (x, 16), &scales[b], &inverse)) {
-            __m256i pairs = _mm256_packs_epi32 (quantize_8 (x, inverse), quantize_8 (x + 8, inverse)); /* 0-3 8-11, 4-7 12-15 */
+            __m256i pairs =
+                _mm256_packs_epi32 (quantize_8 (x, inverse), quantize_8 (x + 8, inverse)); /* 0-3 8-11, 4-7 12-15 */
             pairs = _mm256_permute4x64_epi64 (pairs, 0xd8);
             v = _mm_packs_epi16 (_mm256_castsi256_si128 (pairs), _mm256_extracti128_si256 (pairs, 1));
         }

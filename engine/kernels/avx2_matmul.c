@@ -70,7 +70,8 @@ INLINE __m256 float_step (const int type, __m256 value, const factors *f, float 
 
 /* Results so far, of n_tiles x n_columns. In the formats of 32, whose float steps are frequent, they stay in registers over a whole
  * kernel; in the others out is read and written at each step, which leaves the registers to the integer sums. */
-INLINE void load_values (const int n_tiles, const int n_columns, __m256 value[2][4], const float *out, size_t out_stride)
+INLINE void load_values (const int n_tiles, const int n_columns, __m256 value[2][4], const float *out,
+                         size_t out_stride)
 {
     UNROLL for (int t = 0; t < n_tiles; t++)
     {
@@ -96,9 +97,11 @@ typedef struct columns {
 } columns;
 
 /* Step k of a chain: s16 (+)= w * activation of all columns, from scratch where the chain starts. */
-INLINE void direct_step (const int type, const int n_columns, vec s16[2][4], vec w, const int8_t *q, size_t q_stride, const bool start)
+INLINE void direct_step (const int type, const int n_columns, vec s16[2][4], vec w, const int8_t *q, size_t q_stride,
+                         const bool start)
 {
-    vec magnitude = is_signed (type) ? _mm256_abs_epi8 (w) : w; /* signed: the activation takes over the weight's sign */
+    vec magnitude =
+        is_signed (type) ? _mm256_abs_epi8 (w) : w; /* signed: the activation takes over the weight's sign */
     UNROLL for (int c = 0; c < n_columns; c++)
     {
         vec x = broadcast_4 (q + c * q_stride);
@@ -125,8 +128,8 @@ INLINE vec sum_of_mins (const int type, const factors *f, const int16_t *sums)
 }
 
 /* The float step of all columns, after the offset is taken out. Scale and sums are those of the activations just multiplied. */
-INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4], const factors *f, const float *scales, const int16_t *sums,
-                        columns a, vec acc[2][4])
+INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4], const factors *f, const float *scales,
+                        const int16_t *sums, columns a, vec acc[2][4])
 {
     UNROLL for (int c = 0; c < n_columns; c++, sums += a.sum_stride, scales += a.scale_stride)
     {
@@ -142,8 +145,8 @@ INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4],
 }
 
 /* One group of steps. */
-INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], const uint8_t *packed, const factors *f, int outer,
-                          const int inner, columns a)
+INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], const uint8_t *packed, const factors *f,
+                          int outer, const int inner, columns a)
 {
     const int steps = group_steps (type), chain = chain_steps (type), g = outer * inner_groups (type) + inner;
     const vec scale[2] = {block_width (type) == 32 ? _mm256_set1_epi16 (1) : load_256 (f->scale[g])};
@@ -159,8 +162,8 @@ INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], co
 }
 
 /* One tile, n_blocks blocks, added to out. */
-INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed, columns a,
-                           size_t n_blocks)
+INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed,
+                           columns a, size_t n_blocks)
 {
     const int inner = inner_groups (type), outer = block_groups (type) / inner, width = block_width (type);
     const size_t part = block_bytes (type) / (size_t) outer; /* prefetched in each round */
@@ -205,16 +208,20 @@ INLINE size_t slab (const int type)
  *   Q4_1 Q5_1:      S of each half, f32 */
 INLINE size_t n_extras (const int type)
 {
-    return offset_shift (type) ? (size_t) block_groups (type) : type == Q4_K || type == Q5_K ? 4 : type == Q4_1 || type == Q5_1 ? 2 : 0;
+    return offset_shift (type)            ? (size_t) block_groups (type)
+           : type == Q4_K || type == Q5_K ? 4
+           : type == Q4_1 || type == Q5_1 ? 2
+                                          : 0;
 }
 
 typedef struct panel {
-    uint8_t bytes[PANEL_BYTES];                                  /* [step][tile][8 rows][4], or int16 [step][2][tile][8 rows][2] */
-    uint8_t factors[PANEL_TILES * 4 * sizeof (factors)];         /* [tile][block] */
-    uint8_t columns[COLUMN_BLOCK * PANEL_BYTES / PANEL_TILES / WL_TILE_ROWS]; /* [column]: int16 activations, or extras */
+    uint8_t bytes[PANEL_BYTES]; /* [step][tile][8 rows][4], or int16 [step][2][tile][8 rows][2] */
+    uint8_t factors[PANEL_TILES * 4 * sizeof (factors)]; /* [tile][block] */
+    uint8_t
+        columns[COLUMN_BLOCK * PANEL_BYTES / PANEL_TILES / WL_TILE_ROWS]; /* [column]: int16 activations, or extras */
 } panel;
-_Static_assert (sizeof (panel) <= AVX2_MATMUL_SCRATCH, "the panel must fit the scratch that the table asks for");
-_Static_assert (sizeof (panel) > PANEL_TILES * 32 * offsetof (factors, scale), "");
+_Static_assert(sizeof (panel) <= AVX2_MATMUL_SCRATCH, "the panel must fit the scratch that the table asks for");
+_Static_assert(sizeof (panel) > PANEL_TILES * 32 * offsetof (factors, scale), "");
 
 /* A run of columns at the panel's first element. Strides are in bytes. */
 typedef struct panel_columns {
@@ -227,8 +234,8 @@ typedef struct panel_weights {
 } panel_weights;
 
 /* One step of n_tiles x n_columns; where the chain starts, from `starts` (NULL: from nothing). */
-INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], const uint8_t *w, const uint8_t *q, size_t q_stride,
-                        const bool start, const uint8_t *starts, size_t starts_stride)
+INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], const uint8_t *w, const uint8_t *q,
+                        size_t q_stride, const bool start, const uint8_t *starts, size_t starts_stride)
 {
     vec v[2];
     UNROLL for (int t = 0; t < n_tiles; t++)
@@ -251,14 +258,17 @@ INLINE void panel_step (const int n_tiles, const int n_columns, vec s16[2][4], c
         }
         UNROLL for (int t = 0; t < n_tiles; t++)
         {
-            s16[t][c] = !start ? _mm256_add_epi16 (s16[t][c], product[t]) : starts ? _mm256_add_epi16 (x, product[t]) : product[t];
+            s16[t][c] = !start   ? _mm256_add_epi16 (s16[t][c], product[t])
+                        : starts ? _mm256_add_epi16 (x, product[t])
+                                 : product[t];
             PIN (s16[t][c]);
         }
     }
 }
 
 /* A step of int16 weights: the even elements, then the odd ones. q: their two dwords lie 32 bytes apart. */
-INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4], const uint8_t *w, const uint8_t *q, size_t q_stride)
+INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4], const uint8_t *w, const uint8_t *q,
+                           size_t q_stride)
 {
     UNROLL for (int half = 0; half < 2; half++)
     {
@@ -287,16 +297,16 @@ INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4]
 }
 
 /* One group of steps, of unsigned weights: acc += scales * sum. */
-INLINE void panel_group (const int type, const int n_tiles, const int n_columns, vec acc[2][4], panel_weights w, const factors *const f[2],
-                         int g, panel_columns a)
+INLINE void panel_group (const int type, const int n_tiles, const int n_columns, vec acc[2][4], panel_weights w,
+                         const factors *const f[2], int g, panel_columns a)
 {
     const int steps = group_steps (type), chain = offset_shift (type) ? steps : chain_steps (type);
     const uint8_t *starts = offset_shift (type) ? a.extras + 4 * g : NULL;
     vec s16[2][4], scales[2];
     UNROLL for (int k = 0; k < steps; k++)
     {
-        panel_step (n_tiles, n_columns, s16, w.bytes + (g * steps + k) * PANEL_TILES * 32, a.q + (g * steps + k) * 4, a.q_stride,
-                    k % chain == 0, starts, a.extra_stride);
+        panel_step (n_tiles, n_columns, s16, w.bytes + (g * steps + k) * PANEL_TILES * 32, a.q + (g * steps + k) * 4,
+                    a.q_stride, k % chain == 0, starts, a.extra_stride);
         if (k % chain == chain - 1) {
             UNROLL for (int t = 0; t < n_tiles; t++) scales[t] =
                 block_width (type) == 32 ? _mm256_set1_epi16 (1) : load_256 (f[t]->scale[g]);
@@ -306,8 +316,9 @@ INLINE void panel_group (const int type, const int n_tiles, const int n_columns,
 }
 
 /* The float step of n_tiles x n_columns. `scales` stands at the activations' block, `extras` at what belongs to it. */
-INLINE void panel_end (const int type, const int n_tiles, const int n_columns, __m256 value[2][4], const factors *const f[2],
-                       const uint8_t *scales, const uint8_t *extras, panel_columns a, vec acc[2][4])
+INLINE void panel_end (const int type, const int n_tiles, const int n_columns, __m256 value[2][4],
+                       const factors *const f[2], const uint8_t *scales, const uint8_t *extras, panel_columns a,
+                       vec acc[2][4])
 {
     UNROLL for (int c = 0; c < n_columns; c++, scales += a.scale_stride, extras += a.extra_stride)
     {
@@ -323,13 +334,14 @@ INLINE void panel_end (const int type, const int n_tiles, const int n_columns, _
         memcpy (&scale, scales, 4);
         if (block_width (type) == 32 && has_min (type))
             memcpy (&sum, extras, 4);
-        UNROLL for (int t = 0; t < n_tiles; t++) value[t][c] = float_step (type, value[t][c], f[t], scale, acc[t][c], msum[t], sum);
+        UNROLL for (int t = 0; t < n_tiles; t++) value[t][c] =
+            float_step (type, value[t][c], f[t], scale, acc[t][c], msum[t], sum);
     }
 }
 
 /* n_tiles x n_columns over n_blocks blocks, added to out. */
-INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride, panel_weights w,
-                          panel_columns a, size_t n_blocks)
+INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride,
+                          panel_weights w, panel_columns a, size_t n_blocks)
 {
     const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1, steps = group_steps (type);
     __m256 value[2][4];
@@ -337,8 +349,8 @@ INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns
         load_values (n_tiles, n_columns, value, out, out_stride);
     for (size_t b = 0; b < n_blocks; b++) {
         const factors *f[2];
-        UNROLL for (int t = 0; t < n_tiles; t++)
-            f[t] = (const factors *) (w.factors + ((size_t) t * (slab (type) / (size_t) width) + b) * factor_bytes (type));
+        UNROLL for (int t = 0; t < n_tiles; t++) f[t] =
+            (const factors *) (w.factors + ((size_t) t * (slab (type) / (size_t) width) + b) * factor_bytes (type));
         vec acc[2][4];
         clear (n_tiles, n_columns, acc);
         for (int g = 0; g < block_groups (type); g++) {
@@ -442,7 +454,8 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
         }
     else if (offset_shift (type) && block_width (type) == 256)
         for (size_t i = 0; i < n; i += 128, out += 32)
-            store_256 (out, _mm256_sub_epi16 (_mm256_setzero_si256 (), _mm256_slli_epi16 (pair_sums_128 (q + i), offset_shift (type))));
+            store_256 (out, _mm256_sub_epi16 (_mm256_setzero_si256 (),
+                                              _mm256_slli_epi16 (pair_sums_128 (q + i), offset_shift (type))));
     else if (offset_shift (type))
         for (size_t i = 0; i < n; i += 32, out += 8) {
             __m128i s = _mm_slli_epi16 (pair_sums_32 (q + i), offset_shift (type));
@@ -465,10 +478,12 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
 
 /* A type's instances of the above, each a function of its own so that it has all registers. */
 typedef struct kernel_set {
-    size_t width, scale_width, block_bytes, factor_bytes, slab, column_bytes; /* column_bytes: prepared for a slab of a column */
-    bool wide;                                                             /* activations as int16 */
-    void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t);                              /* by columns */
-    void (*panel[PANEL_TILES + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, panel_columns, size_t); /* by tiles, columns */
+    size_t width, scale_width, block_bytes, factor_bytes, slab,
+        column_bytes; /* column_bytes: prepared for a slab of a column */
+    bool wide;        /* activations as int16 */
+    void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t); /* by columns */
+    void (*panel[PANEL_TILES + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, panel_columns,
+                                                       size_t); /* by tiles, columns */
     void (*unpack) (uint8_t *, uint8_t *, const uint8_t *, size_t);
     void (*prepare) (uint8_t *, const int8_t *, const int16_t *, size_t);
 } kernel_set;
@@ -521,8 +536,8 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
     }
 }
 
-static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,
-                    void *scratch)
+static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                    const wl_activations *a, void *scratch)
 {
     for (size_t c = 0; c < a->n_rows; c++)
         memset (out + c * out_stride, 0, n_tiles * WL_TILE_ROWS * sizeof (float));
@@ -539,59 +554,59 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         }
 }
 
-#define DEFINE_DIRECT(TYPE, name, n_columns)                                                                                 \
-    static __attribute__ ((noinline)) void name##_direct_##n_columns (float *out, size_t out_stride, const uint8_t *packed,  \
-                                                                      columns a, size_t n_blocks)                            \
-    {                                                                                                                        \
-        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);                                               \
+#define DEFINE_DIRECT(TYPE, name, n_columns)                                              \
+    static __attribute__ ((noinline)) void name##_direct_##n_columns (                    \
+        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks) \
+    {                                                                                     \
+        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);            \
     }
 
-#define DEFINE_PANEL(TYPE, name, n_tiles, n_columns)                                                                         \
-    static __attribute__ ((noinline)) void name##_panel_##n_tiles##_##n_columns (                                            \
-        float *out, size_t out_stride, panel_weights w, panel_columns a, size_t n_blocks)                                    \
-    {                                                                                                                        \
-        panel_kernel (TYPE, n_tiles, n_columns, out, out_stride, w, a, n_blocks);                                            \
+#define DEFINE_PANEL(TYPE, name, n_tiles, n_columns)                                      \
+    static __attribute__ ((noinline)) void name##_panel_##n_tiles##_##n_columns (         \
+        float *out, size_t out_stride, panel_weights w, panel_columns a, size_t n_blocks) \
+    {                                                                                     \
+        panel_kernel (TYPE, n_tiles, n_columns, out, out_stride, w, a, n_blocks);         \
     }
 
-#define DEFINE_MATMUL(TYPE, name)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 1)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 2)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 3)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 4)                                                                                            \
-    DEFINE_PANEL (TYPE, name, 1, 1)                                                                                          \
-    DEFINE_PANEL (TYPE, name, 1, 2)                                                                                          \
-    DEFINE_PANEL (TYPE, name, 1, 3)                                                                                          \
-    DEFINE_PANEL (TYPE, name, 2, 1)                                                                                          \
-    DEFINE_PANEL (TYPE, name, 2, 2)                                                                                          \
-    DEFINE_PANEL (TYPE, name, 2, 3)                                                                                          \
-    static void name##_unpack (uint8_t *bytes, uint8_t *f, const uint8_t *packed, size_t n_blocks)                           \
-    {                                                                                                                        \
-        unpack_tile (TYPE, bytes, f, packed, n_blocks);                                                                      \
-    }                                                                                                                        \
-    static void name##_prepare (uint8_t *to, const int8_t *q, const int16_t *sums, size_t n_blocks)                          \
-    {                                                                                                                        \
-        prepare_column (TYPE, to, q, sums, n_blocks);                                                                        \
-    }                                                                                                                        \
-    void avx2_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,      \
-                             void *scratch)                                                                                  \
-    {                                                                                                                        \
-        const size_t width = (size_t) block_width (TYPE);                                                                    \
-        const kernel_set set = {                                                                                             \
-            .width = width,                                                                                                  \
-            .scale_width = width == 256 ? 256 : 16,                                                                          \
-            .block_bytes = block_bytes (TYPE),                                                                               \
-            .factor_bytes = factor_bytes (TYPE),                                                                             \
-            .slab = slab (TYPE),                                                                                             \
-            .column_bytes = is_signed (TYPE) ? 2 * slab (TYPE) : 4 * n_extras (TYPE) * slab (TYPE) / width,                  \
-            .wide = is_signed (TYPE),                                                                                        \
-            .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},                            \
-            .panel = {{NULL},                                                                                                \
-                      {NULL, name##_panel_1_1, name##_panel_1_2, name##_panel_1_3},                                          \
-                      {NULL, name##_panel_2_1, name##_panel_2_2, name##_panel_2_3}},                                         \
-            .unpack = name##_unpack,                                                                                         \
-            .prepare = name##_prepare,                                                                                       \
-        };                                                                                                                   \
-        matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                                          \
+#define DEFINE_MATMUL(TYPE, name)                                                                           \
+    DEFINE_DIRECT (TYPE, name, 1)                                                                           \
+    DEFINE_DIRECT (TYPE, name, 2)                                                                           \
+    DEFINE_DIRECT (TYPE, name, 3)                                                                           \
+    DEFINE_DIRECT (TYPE, name, 4)                                                                           \
+    DEFINE_PANEL (TYPE, name, 1, 1)                                                                         \
+    DEFINE_PANEL (TYPE, name, 1, 2)                                                                         \
+    DEFINE_PANEL (TYPE, name, 1, 3)                                                                         \
+    DEFINE_PANEL (TYPE, name, 2, 1)                                                                         \
+    DEFINE_PANEL (TYPE, name, 2, 2)                                                                         \
+    DEFINE_PANEL (TYPE, name, 2, 3)                                                                         \
+    static void name##_unpack (uint8_t *bytes, uint8_t *f, const uint8_t *packed, size_t n_blocks)          \
+    {                                                                                                       \
+        unpack_tile (TYPE, bytes, f, packed, n_blocks);                                                     \
+    }                                                                                                       \
+    static void name##_prepare (uint8_t *to, const int8_t *q, const int16_t *sums, size_t n_blocks)         \
+    {                                                                                                       \
+        prepare_column (TYPE, to, q, sums, n_blocks);                                                       \
+    }                                                                                                       \
+    void avx2_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles,              \
+                             const wl_activations *a, void *scratch)                                        \
+    {                                                                                                       \
+        const size_t width = (size_t) block_width (TYPE);                                                   \
+        const kernel_set set = {                                                                            \
+            .width = width,                                                                                 \
+            .scale_width = width == 256 ? 256 : 16,                                                         \
+            .block_bytes = block_bytes (TYPE),                                                              \
+            .factor_bytes = factor_bytes (TYPE),                                                            \
+            .slab = slab (TYPE),                                                                            \
+            .column_bytes = is_signed (TYPE) ? 2 * slab (TYPE) : 4 * n_extras (TYPE) * slab (TYPE) / width, \
+            .wide = is_signed (TYPE),                                                                       \
+            .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},           \
+            .panel = {{NULL},                                                                               \
+                      {NULL, name##_panel_1_1, name##_panel_1_2, name##_panel_1_3},                         \
+                      {NULL, name##_panel_2_1, name##_panel_2_2, name##_panel_2_3}},                        \
+            .unpack = name##_unpack,                                                                        \
+            .prepare = name##_prepare,                                                                      \
+        };                                                                                                  \
+        matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                         \
     }
 
 DEFINE_MATMUL (Q4_0, q4_0)

@@ -259,43 +259,43 @@ static void interleave_fifth_bits (void *out, const uint8_t *const src[8])
 }
 
 /* One block of 8 rows. The tile's members are filled from the file's members of the same name. */
-#define MEMBERS(type, member)                                                                                                \
-    const uint8_t *member[8];                                                                                                \
-    for (int r = 0; r < 8; r++)                                                                                              \
+#define MEMBERS(type, member)   \
+    const uint8_t *member[8];   \
+    for (int r = 0; r < 8; r++) \
     member[r] = rows[r] + offsetof (file_##type, member)
 
-#define PACK_F16(type, member)                                                                                               \
-    do {                                                                                                                     \
-        MEMBERS (type, member);                                                                                              \
-        interleave_f16 ((uint8_t *) tile + offsetof (tile_##type, member), member);                                           \
+#define PACK_F16(type, member)                                                      \
+    do {                                                                            \
+        MEMBERS (type, member);                                                     \
+        interleave_f16 ((uint8_t *) tile + offsetof (tile_##type, member), member); \
     } while (0)
-#define PACK_BYTES(type, member)                                                                                             \
-    do {                                                                                                                     \
-        MEMBERS (type, member);                                                                                              \
-        interleave_bytes (tile->member, member, sizeof (((file_##type *) 0)->member));                                       \
+#define PACK_BYTES(type, member)                                                       \
+    do {                                                                               \
+        MEMBERS (type, member);                                                        \
+        interleave_bytes (tile->member, member, sizeof (((file_##type *) 0)->member)); \
     } while (0)
-#define PACK_DWORDS(type, member)                                                                                            \
-    do {                                                                                                                     \
-        MEMBERS (type, member);                                                                                              \
-        interleave_dwords (tile->member, member, sizeof (((file_##type *) 0)->member) / 4);                                  \
+#define PACK_DWORDS(type, member)                                                           \
+    do {                                                                                    \
+        MEMBERS (type, member);                                                             \
+        interleave_dwords (tile->member, member, sizeof (((file_##type *) 0)->member) / 4); \
     } while (0)
-#define PACK_FIFTH_BITS(type, member)                                                                                        \
-    do {                                                                                                                     \
-        MEMBERS (type, member);                                                                                              \
-        interleave_fifth_bits (tile->member, member);                                                                        \
+#define PACK_FIFTH_BITS(type, member)                 \
+    do {                                              \
+        MEMBERS (type, member);                       \
+        interleave_fifth_bits (tile->member, member); \
     } while (0)
 
 /* Defines pack_TYPE from the statements that fill one tile block. */
-#define DEFINE_PACK(type, block_elements, ...)                                                                               \
-    static void pack_##type (void *out, const void *const sources[8], size_t n)                                              \
-    {                                                                                                                        \
-        tile_##type *tile = out;                                                                                             \
-        for (size_t b = 0; b < n / (block_elements); b++, tile++) {                                                          \
-            const uint8_t *rows[8];                                                                                          \
-            for (int r = 0; r < 8; r++)                                                                                      \
-                rows[r] = sources[r] ? (const uint8_t *) sources[r] + b * sizeof (file_##type) : zero_block;                 \
-            __VA_ARGS__                                                                                                      \
-        }                                                                                                                    \
+#define DEFINE_PACK(type, block_elements, ...)                                                               \
+    static void pack_##type (void *out, const void *const sources[8], size_t n)                              \
+    {                                                                                                        \
+        tile_##type *tile = out;                                                                             \
+        for (size_t b = 0; b < n / (block_elements); b++, tile++) {                                          \
+            const uint8_t *rows[8];                                                                          \
+            for (int r = 0; r < 8; r++)                                                                      \
+                rows[r] = sources[r] ? (const uint8_t *) sources[r] + b * sizeof (file_##type) : zero_block; \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
     }
 
 DEFINE_PACK (q4_0, 32, PACK_F16 (q4_0, d); PACK_DWORDS (q4_0, qs);)
@@ -305,7 +305,8 @@ DEFINE_PACK (q5_1, 32, PACK_F16 (q5_1, d); PACK_F16 (q5_1, m); PACK_FIFTH_BITS (
 DEFINE_PACK (q8_0, 32, PACK_F16 (q8_0, d); PACK_DWORDS (q8_0, qs);)
 DEFINE_PACK (iq4_nl, 32, PACK_F16 (iq4_nl, d); PACK_DWORDS (iq4_nl, qs);)
 DEFINE_PACK (q2_k, 256, PACK_F16 (q2_k, d); PACK_F16 (q2_k, dmin); PACK_BYTES (q2_k, scales); PACK_DWORDS (q2_k, qs);)
-DEFINE_PACK (q3_k, 256, PACK_F16 (q3_k, d); PACK_BYTES (q3_k, scales); PACK_DWORDS (q3_k, hmask); PACK_DWORDS (q3_k, qs);)
+DEFINE_PACK (q3_k, 256, PACK_F16 (q3_k, d); PACK_BYTES (q3_k, scales); PACK_DWORDS (q3_k, hmask);
+             PACK_DWORDS (q3_k, qs);)
 DEFINE_PACK (q4_k, 256, PACK_F16 (q4_k, d); PACK_F16 (q4_k, dmin); PACK_BYTES (q4_k, scales); PACK_DWORDS (q4_k, qs);)
 DEFINE_PACK (q5_k, 256, PACK_F16 (q5_k, d); PACK_F16 (q5_k, dmin); PACK_BYTES (q5_k, scales); PACK_DWORDS (q5_k, qh);
              PACK_DWORDS (q5_k, qs);)
@@ -335,18 +336,18 @@ static void pack_16_bit (void *tile, const void *const rows[8], size_t n) /* f16
 #define AT(vectors, r, l) ((vectors)[(l) / 4][r][(l) % 4])
 
 /* Runs `body` for each row r with d (and m) set and neutral scales. */
-#define DEFINE_UNPACK(type, m_value, ...)                                                                                    \
-    static void unpack_##type (plain_block *p, const void *block)                                                            \
-    {                                                                                                                        \
-        const tile_##type *t = block;                                                                                        \
-        for (unsigned r = 0; r < 8; r++) {                                                                                   \
-            p->d[r] = wl_f16_to_f32 (t->d[r]);                                                                               \
-            p->m[r] = (m_value);                                                                                             \
-            __VA_ARGS__                                                                                                      \
-        }                                                                                                                    \
+#define DEFINE_UNPACK(type, m_value, ...)                         \
+    static void unpack_##type (plain_block *p, const void *block) \
+    {                                                             \
+        const tile_##type *t = block;                             \
+        for (unsigned r = 0; r < 8; r++) {                        \
+            p->d[r] = wl_f16_to_f32 (t->d[r]);                    \
+            p->m[r] = (m_value);                                  \
+            __VA_ARGS__                                           \
+        }                                                         \
     }
-#define DEFINE_UNPACK_32(type, m_value, value)                                                                               \
-    DEFINE_UNPACK (type, m_value, for (unsigned j = 0; j < 2; j++) p->scale[r][j] = p->min[r][j] = 1;                        \
+#define DEFINE_UNPACK_32(type, m_value, value)                                                        \
+    DEFINE_UNPACK (type, m_value, for (unsigned j = 0; j < 2; j++) p->scale[r][j] = p->min[r][j] = 1; \
                    for (unsigned e = 0; e < 32; e++) p->q[r][e] = (int8_t) (value);)
 
 #define NIBBLE_32 (int) nibble (AT (t->qs, r, e % 16), e / 16)
@@ -362,44 +363,40 @@ DEFINE_UNPACK_32 (iq4_nl, 0.0f, iq4_codebook[NIBBLE_32])
 #define TWO_BITS(vectors) (AT (vectors, r, e / 128 * 32 + e % 32) >> (e % 128 / 32 * 2) & 3)
 
 DEFINE_UNPACK (
-    q2_k, -wl_f16_to_f32 (t->dmin[r]),
-    for (unsigned j = 0; j < 16; j++) {
+    q2_k, -wl_f16_to_f32 (t->dmin[r]), for (unsigned j = 0; j < 16; j++) {
         p->scale[r][j] = t->scales[j][r] & 15;
         p->min[r][j] = t->scales[j][r] >> 4;
-    }
-    for (unsigned e = 0; e < 256; e++) p->q[r][e] = TWO_BITS (t->qs);)
+    } for (unsigned e = 0; e < 256; e++) p->q[r][e] = TWO_BITS (t->qs);)
 
 DEFINE_UNPACK (
     q3_k, 0.0f,
     for (unsigned j = 0; j < 16; j++) {
         p->scale[r][j] = (int16_t) q3_k_scale (&t->scales[0][r], 8, j);
         p->min[r][j] = 0;
-    }
-    for (unsigned e = 0; e < 256; e++)
+    } for (unsigned e = 0; e < 256; e++)
         p->q[r][e] = (int8_t) (TWO_BITS (t->qs) + (AT (t->hmask, r, e % 32) >> (e / 32) & 1) * 4 - 4);)
 
-#define Q4_K_SCALES                                                                                                          \
-    for (unsigned j = 0; j < 16; j++) {                                                                                      \
-        int scale, min;                                                                                                      \
-        q4_k_scale (&t->scales[0][r], 8, j / 2, &scale, &min);                                                               \
-        p->scale[r][j] = (int16_t) scale;                                                                                    \
-        p->min[r][j] = (int16_t) min;                                                                                        \
+#define Q4_K_SCALES                                            \
+    for (unsigned j = 0; j < 16; j++) {                        \
+        int scale, min;                                        \
+        q4_k_scale (&t->scales[0][r], 8, j / 2, &scale, &min); \
+        p->scale[r][j] = (int16_t) scale;                      \
+        p->min[r][j] = (int16_t) min;                          \
     }
 #define Q4_K_NIBBLE nibble (AT (t->qs, r, e / 64 * 32 + e % 32), e % 64 / 32)
 
 DEFINE_UNPACK (q4_k, -wl_f16_to_f32 (t->dmin[r]),
                Q4_K_SCALES for (unsigned e = 0; e < 256; e++) p->q[r][e] = (int8_t) Q4_K_NIBBLE;)
 DEFINE_UNPACK (q5_k, -wl_f16_to_f32 (t->dmin[r]),
-               Q4_K_SCALES for (unsigned e = 0; e < 256; e++) p->q[r][e] =
-                   (int8_t) (Q4_K_NIBBLE | (AT (t->qh, r, e % 32) >> (e / 32) & 1) << 4);)
+               Q4_K_SCALES for (unsigned e = 0; e < 256; e++)
+                   p->q[r][e] = (int8_t) (Q4_K_NIBBLE | (AT (t->qh, r, e % 32) >> (e / 32) & 1) << 4);)
 
 DEFINE_UNPACK (
     q6_k, 0.0f,
     for (unsigned j = 0; j < 16; j++) {
         p->scale[r][j] = t->scales[j][r];
         p->min[r][j] = 0;
-    }
-    for (unsigned e = 0; e < 256; e++) p->q[r][e] =
+    } for (unsigned e = 0; e < 256; e++) p->q[r][e] =
         (int8_t) ((int) (nibble (AT (t->ql, r, e / 128 * 64 + e % 64), e % 128 / 64) | TWO_BITS (t->qh) << 4) - 32);)
 
 DEFINE_UNPACK (
@@ -407,14 +404,19 @@ DEFINE_UNPACK (
     for (unsigned j = 0; j < 16; j++) {
         p->scale[r][j] = (int16_t) iq4_xs_scale (&t->scales_l[0][r], &t->scales_h[0][r], 8, j / 2);
         p->min[r][j] = 0;
-    }
-    for (unsigned e = 0; e < 256; e++) p->q[r][e] =
-        iq4_codebook[nibble (AT (t->qs, r, e / 32 * 16 + e % 16), e % 32 / 16)];)
+    } for (unsigned e = 0; e < 256; e++)
+        p->q[r][e] = iq4_codebook[nibble (AT (t->qs, r, e / 32 * 16 + e % 16), e % 32 / 16)];)
 
 /* -- The table --------------------------------------------------------------------------------------------------------------- */
 
-#define FORMAT_32(TYPE, type) {WL_TYPE_##TYPE, WL_ACTIVATION_Q8_16, 32, sizeof (tile_##type), dequantize_##type, pack_##type}
-#define FORMAT_256(TYPE, type) {WL_TYPE_##TYPE, WL_ACTIVATION_Q8_256, 256, sizeof (tile_##type), dequantize_##type, pack_##type}
+#define FORMAT_32(TYPE, type)                                                                         \
+    {                                                                                                 \
+        WL_TYPE_##TYPE, WL_ACTIVATION_Q8_16, 32, sizeof (tile_##type), dequantize_##type, pack_##type \
+    }
+#define FORMAT_256(TYPE, type)                                                                          \
+    {                                                                                                   \
+        WL_TYPE_##TYPE, WL_ACTIVATION_Q8_256, 256, sizeof (tile_##type), dequantize_##type, pack_##type \
+    }
 
 static const wl_format formats[] = {
     {WL_TYPE_F32, WL_ACTIVATION_F32, 1, 32, dequantize_f32, pack_f32},
@@ -445,18 +447,31 @@ const wl_format *wl_format_find (uint32_t type)
 unpack_block_fn find_unpack_block (wl_type type)
 {
     switch ((int) type) {
-    case WL_TYPE_Q4_0: return unpack_q4_0;
-    case WL_TYPE_Q4_1: return unpack_q4_1;
-    case WL_TYPE_Q5_0: return unpack_q5_0;
-    case WL_TYPE_Q5_1: return unpack_q5_1;
-    case WL_TYPE_Q8_0: return unpack_q8_0;
-    case WL_TYPE_IQ4_NL: return unpack_iq4_nl;
-    case WL_TYPE_Q2_K: return unpack_q2_k;
-    case WL_TYPE_Q3_K: return unpack_q3_k;
-    case WL_TYPE_Q4_K: return unpack_q4_k;
-    case WL_TYPE_Q5_K: return unpack_q5_k;
-    case WL_TYPE_Q6_K: return unpack_q6_k;
-    case WL_TYPE_IQ4_XS: return unpack_iq4_xs;
-    default: return NULL;
+    case WL_TYPE_Q4_0:
+        return unpack_q4_0;
+    case WL_TYPE_Q4_1:
+        return unpack_q4_1;
+    case WL_TYPE_Q5_0:
+        return unpack_q5_0;
+    case WL_TYPE_Q5_1:
+        return unpack_q5_1;
+    case WL_TYPE_Q8_0:
+        return unpack_q8_0;
+    case WL_TYPE_IQ4_NL:
+        return unpack_iq4_nl;
+    case WL_TYPE_Q2_K:
+        return unpack_q2_k;
+    case WL_TYPE_Q3_K:
+        return unpack_q3_k;
+    case WL_TYPE_Q4_K:
+        return unpack_q4_k;
+    case WL_TYPE_Q5_K:
+        return unpack_q5_k;
+    case WL_TYPE_Q6_K:
+        return unpack_q6_k;
+    case WL_TYPE_IQ4_XS:
+        return unpack_iq4_xs;
+    default:
+        return NULL;
     }
 }

@@ -35,8 +35,8 @@ enum { WL_TILE_ROWS = 8, WL_TYPE_LIMIT = 40 };
 
 /* How the activations a matrix is multiplied with are represented; a property of the weight's type alone. */
 typedef enum wl_activation_kind {
-    WL_ACTIVATION_F32,    /* F32, F16, BF16 weights */
-    WL_ACTIVATION_Q8_16,  /* 32-wide formats: int8, one f32 scale and one int16 sum per 16. A scale per 32 is what other engines have; halves
+    WL_ACTIVATION_F32, /* F32, F16, BF16 weights */
+    WL_ACTIVATION_Q8_16, /* 32-wide formats: int8, one f32 scale and one int16 sum per 16. A scale per 32 is what other engines have; halves
                              cut the noise of the logits (KL divergence) by 45% for one more float step a block. */
     WL_ACTIVATION_Q8_256, /* K-quants: int8, one f32 scale per 256, int16 sums per 16 */
 } wl_activation_kind;
@@ -114,7 +114,8 @@ typedef struct wl_attention {
     float *out; /* [n_rows] rows at out_stride; head_dim (of V) elements each */
     size_t out_stride;
     const uint32_t *first, *last; /* [n_rows] visible positions, both inclusive */
-    const uint16_t *const *k_pages; /* page of position t: [t / WL_KV_PAGE]; pages outside of all [first, last] may be NULL */
+    const uint16_t *const
+        *k_pages; /* page of position t: [t / WL_KV_PAGE]; pages outside of all [first, last] may be NULL */
     const uint16_t *const *v_pages;
     float scale, softcap; /* softcap 0: none */
     const float *sinks;   /* [n_rows] or NULL */

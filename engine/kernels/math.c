@@ -115,9 +115,9 @@ static double exp_with_tail (double x, double low)
     double r = fma (n, -LN2_HIGH, x);
     r = fma (n, -LN2_LOW, r) + low;
     double p = 1.0 / 6227020800.0; /* Taylor to r^13 / 13!, |r| <= 0.347 */
-    static const double inverse_factorial[13] = {1.0,          1.0,           0.5,            1.0 / 6,       1.0 / 24,
-                                                 1.0 / 120,    1.0 / 720,     1.0 / 5040,     1.0 / 40320,   1.0 / 362880,
-                                                 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
+    static const double inverse_factorial[13] = {
+        1.0,        1.0,         0.5,          1.0 / 6,       1.0 / 24,       1.0 / 120,      1.0 / 720,
+        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
     for (int i = 12; i >= 0; i--)
         p = fma (p, r, inverse_factorial[i]);
     int half = (int) n / 2; /* in two steps, so that results at both ends of the range come out right */
@@ -198,8 +198,15 @@ void wl_sincos (double x, double *sin, double *cos)
     double z = r * r, s = 1.0 / 355687428096000.0, c = -1.0 / 6402373705728000.0; /* 17!, 18! */
     static const double sin_terms[8] = {1.0,          -1.0 / 6,        1.0 / 120,        -1.0 / 5040,
                                         1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000};
-    static const double cos_terms[9] = {1.0,           -0.5,          1.0 / 24,        -1.0 / 720,          1.0 / 40320,
-                                        -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888000};
+    static const double cos_terms[9] = {1.0,
+                                        -0.5,
+                                        1.0 / 24,
+                                        -1.0 / 720,
+                                        1.0 / 40320,
+                                        -1.0 / 3628800,
+                                        1.0 / 479001600,
+                                        -1.0 / 87178291200,
+                                        1.0 / 20922789888000};
     for (int i = 7; i >= 1; i--)
         s = fma (s, z, sin_terms[i]);
     s = fma (s * z, r, r);

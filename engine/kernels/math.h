@@ -24,8 +24,8 @@ uint16_t wl_f32_to_f16 (float x);
 
 /* f64: within a few ulp. */
 double wl_exp (double x);
-double wl_log (double x);               /* x > 0 */
-double wl_pow (double base, double exponent); /* base > 0 */
+double wl_log (double x);                            /* x > 0 */
+double wl_pow (double base, double exponent);        /* base > 0 */
 void wl_sincos (double x, double *sin, double *cos); /* |x| < 2^30 */
 
 #endif

@@ -61,7 +61,8 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
 /* -- Matmul ------------------------------------------------------------------------------------------------------------------ */
 
 /* Groups [first, end) of 16 elements of one row of an unpacked block, times as much of an activation row: a float step. */
-static float add_groups (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da, size_t first, size_t end)
+static float add_groups (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da,
+                         size_t first, size_t end)
 {
     int32_t isum = 0, msum = 0;
     for (size_t j = first; j < end; j++) {
@@ -79,13 +80,14 @@ static float add_groups (float acc, const plain_block *w, unsigned r, bool has_m
     return acc;
 }
 
-static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
-                              const wl_activations *a)
+static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out_stride, const void *tiles,
+                              size_t n_tiles, const wl_activations *a)
 {
     const wl_format *format = wl_format_find (type);
     unpack_block_fn unpack = find_unpack_block (type);
     size_t width = format->block_elements, n_blocks = a->n / width;
-    size_t n_groups = width / 16, step = format->activation == WL_ACTIVATION_Q8_16 ? 1 : n_groups; /* groups a float step */
+    size_t n_groups = width / 16,
+           step = format->activation == WL_ACTIVATION_Q8_16 ? 1 : n_groups; /* groups a float step */
     const uint8_t *block = tiles;
     for (size_t t = 0; t < n_tiles; t++, out += WL_TILE_ROWS) {
         for (size_t c = 0; c < a->n_rows; c++)
@@ -104,12 +106,12 @@ static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out
     }
 }
 
-#define DEFINE_MATMUL(TYPE, name, has_min)                                                                                   \
-    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,    \
-                               void *scratch)                                                                                \
-    {                                                                                                                        \
-        (void) scratch;                                                                                                      \
-        matmul_quantized (WL_TYPE_##TYPE, has_min, out, out_stride, tiles, n_tiles, a);                                      \
+#define DEFINE_MATMUL(TYPE, name, has_min)                                                       \
+    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, \
+                               const wl_activations *a, void *scratch)                           \
+    {                                                                                            \
+        (void) scratch;                                                                          \
+        matmul_quantized (WL_TYPE_##TYPE, has_min, out, out_stride, tiles, n_tiles, a);          \
     }
 
 DEFINE_MATMUL (Q4_0, q4_0, false)
@@ -143,12 +145,12 @@ static void matmul_float (const wl_format *format, float *out, size_t out_stride
     }
 }
 
-#define DEFINE_MATMUL_FLOAT(TYPE, name)                                                                                      \
-    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,    \
-                               void *scratch)                                                                                \
-    {                                                                                                                        \
-        (void) scratch;                                                                                                      \
-        matmul_float (wl_format_find (WL_TYPE_##TYPE), out, out_stride, tiles, n_tiles, a);                                  \
+#define DEFINE_MATMUL_FLOAT(TYPE, name)                                                          \
+    static void matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, \
+                               const wl_activations *a, void *scratch)                           \
+    {                                                                                            \
+        (void) scratch;                                                                          \
+        matmul_float (wl_format_find (WL_TYPE_##TYPE), out, out_stride, tiles, n_tiles, a);      \
     }
 
 DEFINE_MATMUL_FLOAT (F32, f32)
@@ -165,7 +167,8 @@ static float sum_lanes (const float l[8])
 
 static float score (const wl_attention *a, const float *q, size_t t)
 {
-    const uint16_t *k = a->k_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
+    const uint16_t *k =
+        a->k_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
     float s = 0.0f;
     for (size_t d = 0; d < a->head_dim; d++)
         s = fmaf (q[d], wl_f16_to_f32 (k[d * WL_KV_GROUP]), s);

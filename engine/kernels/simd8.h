@@ -132,6 +132,37 @@ INLINE float top_lane8 (f8 v) /* of numbers */
     return _mm_cvtss_f32 (_mm_max_ps (half, _mm_movehdup_ps (half)));
 }
 
+/* 32 bytes: a step of 8 rows. */
+typedef __m256i b32;
+
+INLINE b32 load_b32 (const void *p)
+{
+    return _mm256_loadu_si256 ((const __m256i *) p);
+}
+INLINE void store_b32 (void *p, b32 v)
+{
+    _mm256_storeu_si256 ((__m256i *) p, v);
+}
+INLINE b32 or_b32 (b32 a, b32 b)
+{
+    return _mm256_or_si256 (a, b);
+}
+/* (v >> right) & mask in every byte; right < 0 shifts left. */
+INLINE b32 masked_b32 (b32 v, const int right, int mask)
+{
+    b32 shifted = right > 0 ? _mm256_srli_epi16 (v, right) : right < 0 ? _mm256_slli_epi16 (v, -right) : v;
+    return _mm256_and_si256 (shifted, _mm256_set1_epi8 ((char) mask));
+}
+/* v >> n in every byte; what comes in at the top is not defined. */
+INLINE b32 shift_right_b32 (b32 v, int n)
+{
+    return _mm256_srl_epi16 (v, _mm_cvtsi32_si128 (n));
+}
+INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
+{
+    return _mm256_shuffle_epi8 (_mm256_broadcastsi128_si256 (_mm_loadu_si128 ((const __m128i *) table)), index);
+}
+
 #elif defined(__aarch64__)
 
 #include <arm_neon.h>
@@ -139,11 +170,11 @@ INLINE float top_lane8 (f8 v) /* of numbers */
 typedef float32x4x2_t f8;
 typedef uint32x4x2_t m8;
 
-#define BOTH(expression_0, expression_1)                                                                                     \
-    {                                                                                                                        \
-        {                                                                                                                    \
-            expression_0, expression_1                                                                                       \
-        }                                                                                                                    \
+#define BOTH(expression_0, expression_1) \
+    {                                    \
+        {                                \
+            expression_0, expression_1   \
+        }                                \
     }
 
 INLINE f8 load8 (const float *p)
@@ -229,9 +260,11 @@ INLINE f8 top8 (f8 a, f8 b)
 INLINE m8 within8 (size_t t, size_t lo, size_t hi)
 {
     static const uint32_t lanes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-    uint32x4_t start = vdupq_n_u32 ((uint32_t) t), low = vdupq_n_u32 ((uint32_t) lo), high = vdupq_n_u32 ((uint32_t) hi);
+    uint32x4_t start = vdupq_n_u32 ((uint32_t) t), low = vdupq_n_u32 ((uint32_t) lo),
+               high = vdupq_n_u32 ((uint32_t) hi);
     uint32x4_t p0 = vaddq_u32 (start, vld1q_u32 (lanes)), p1 = vaddq_u32 (start, vld1q_u32 (lanes + 4));
-    return (m8) BOTH (vandq_u32 (vcgeq_u32 (p0, low), vcleq_u32 (p0, high)), vandq_u32 (vcgeq_u32 (p1, low), vcleq_u32 (p1, high)));
+    return (m8) BOTH (vandq_u32 (vcgeq_u32 (p0, low), vcleq_u32 (p0, high)),
+                      vandq_u32 (vcgeq_u32 (p1, low), vcleq_u32 (p1, high)));
 }
 INLINE f8 power_of_two8 (f8 x)
 {
@@ -248,6 +281,40 @@ INLINE float sum_lanes8 (f8 v)
 INLINE float top_lane8 (f8 v)
 {
     return vmaxvq_f32 (vmaxq_f32 (v.val[0], v.val[1]));
+}
+
+typedef uint8x16x2_t b32;
+
+INLINE b32 load_b32 (const void *p)
+{
+    return (b32) BOTH (vld1q_u8 (p), vld1q_u8 ((const uint8_t *) p + 16));
+}
+INLINE void store_b32 (void *p, b32 v)
+{
+    vst1q_u8 (p, v.val[0]);
+    vst1q_u8 ((uint8_t *) p + 16, v.val[1]);
+}
+INLINE b32 or_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (vorrq_u8 (a.val[0], b.val[0]), vorrq_u8 (a.val[1], b.val[1]));
+}
+INLINE b32 shift_right_b32 (b32 v, int n)
+{
+    int8x16_t count = vdupq_n_s8 ((int8_t) -n);
+    return (b32) BOTH (vshlq_u8 (v.val[0], count), vshlq_u8 (v.val[1], count));
+}
+INLINE b32 masked_b32 (b32 v, const int right, int mask)
+{
+    uint8x16_t m = vdupq_n_u8 ((uint8_t) mask);
+    b32 shifted = right ? shift_right_b32 (v, right) : v;
+    if (right > 0 && mask >= 255 >> right) /* the shift has cleared the rest */
+        return shifted;
+    return (b32) BOTH (vandq_u8 (shifted.val[0], m), vandq_u8 (shifted.val[1], m));
+}
+INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
+{
+    uint8x16_t t = vld1q_u8 ((const uint8_t *) table);
+    return (b32) BOTH (vqtbl1q_u8 (t, index.val[0]), vqtbl1q_u8 (t, index.val[1]));
 }
 
 #endif

@@ -34,7 +34,8 @@ typedef struct merged_state {
 } merged_state;
 
 /* Scores of n_groups * 16 positions whose keys start at k, for n_rows rows: p[row * BLOCK + position]. */
-INLINE void score_groups (const int n_rows, const int n_groups, const wl_attention *a, const float *q, const uint16_t *k, float *p)
+INLINE void score_groups (const int n_rows, const int n_groups, const wl_attention *a, const float *q,
+                          const uint16_t *k, float *p)
 {
     const size_t group_stride = GROUP * a->head_dim;
     f8 acc[TILE][8];
@@ -78,8 +79,7 @@ INLINE void score_block (const int n_rows, const wl_attention *a, const block_st
     for (size_t t = s->union_lo / span * span; t < s->union_end; t += span) {
         const uint16_t *page = a->k_pages[t / PAGE];
         if (page) /* absent: between the ranges of two rows, seen by none */
-            score_groups (n_rows, groups_at_once (n_rows), a, q, page + t % PAGE * a->head_dim,
-                          s->p + t % BLOCK);
+            score_groups (n_rows, groups_at_once (n_rows), a, q, page + t % PAGE * a->head_dim, s->p + t % BLOCK);
     }
 }
 
@@ -104,8 +104,8 @@ static void softmax_block (float *p, size_t lo, size_t hi, float *m, float *l)
 }
 
 /* o[row][0 .. 8 * n_vectors) += weights times n positions' values; v and p are those of the first position. */
-INLINE void add_values (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *p, const uint16_t *v,
-                        size_t v_stride, size_t n)
+INLINE void add_values (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *p,
+                        const uint16_t *v, size_t v_stride, size_t n)
 {
     f8 acc[TILE][8];
     UNROLL for (int r = 0; r < n_rows; r++)
@@ -133,7 +133,8 @@ INLINE int vectors_at_once (const int n_rows)
 }
 
 /* The positions [lo, end) of one block, page by page so that a page's values are in L1 for all slices of the head. */
-INLINE void value_block (const int n_rows, const wl_attention *a, const block_state *s, float *o, const float *p, size_t lo, size_t end)
+INLINE void value_block (const int n_rows, const wl_attention *a, const block_state *s, float *o, const float *p,
+                         size_t lo, size_t end)
 {
     const int wide = vectors_at_once (n_rows);
     while (lo < end) {
@@ -192,7 +193,8 @@ INLINE void find_ranges (const int n_rows, block_state *s, const uint32_t *first
     s->union_lo = s->common_end = SIZE_MAX;
     s->union_end = s->common_lo = 0;
     for (int r = 0; r < n_rows; r++) {
-        size_t lo = first[r] > start ? first[r] : start, end = last[r] < start + BLOCK ? (size_t) last[r] + 1 : start + BLOCK;
+        size_t lo = first[r] > start ? first[r] : start,
+               end = last[r] < start + BLOCK ? (size_t) last[r] + 1 : start + BLOCK;
         if (lo < end) {
             s->union_lo = lo < s->union_lo ? lo : s->union_lo;
             s->union_end = end > s->union_end ? end : s->union_end;
@@ -263,7 +265,8 @@ INLINE void attend_rows (const int n_rows, const wl_attention *a, size_t row)
                 merge_row (a, &s, &merged, r, out + r * a->out_stride);
     }
     for (int r = 0; r < n_rows; r++)
-        finish_row (a, merged.m[r], merged.l[r], a->sinks ? &a->sinks[row + (size_t) r] : NULL, out + r * a->out_stride);
+        finish_row (a, merged.m[r], merged.l[r], a->sinks ? &a->sinks[row + (size_t) r] : NULL,
+                    out + r * a->out_stride);
 }
 
 static void simd8_attention (const wl_attention *a)
@@ -272,12 +275,23 @@ static void simd8_attention (const wl_attention *a)
     for (; row + 6 <= a->n_rows; row += 6)
         attend_rows (6, a, row);
     switch (a->n_rows - row) {
-    case 1: attend_rows (1, a, row); break;
-    case 2: attend_rows (2, a, row); break;
-    case 3: attend_rows (3, a, row); break;
-    case 4: attend_rows (4, a, row); break;
-    case 5: attend_rows (5, a, row); break;
-    default: break;
+    case 1:
+        attend_rows (1, a, row);
+        break;
+    case 2:
+        attend_rows (2, a, row);
+        break;
+    case 3:
+        attend_rows (3, a, row);
+        break;
+    case 4:
+        attend_rows (4, a, row);
+        break;
+    case 5:
+        attend_rows (5, a, row);
+        break;
+    default:
+        break;
     }
 }
 

@@ -24,14 +24,14 @@ INLINE f8 load_step (const int type, const uint8_t *p)
 }
 
 /* n elements of n_tiles x n_columns, from 0 or (`more`) from what out holds. */
-INLINE void float_kernel (const int type, const int n_tiles, const int n_columns, bool more, float *out, size_t out_stride,
-                    const uint8_t *tiles, size_t tile_bytes, const float *x, size_t x_stride, size_t n)
+INLINE void float_kernel (const int type, const int n_tiles, const int n_columns, bool more, float *out,
+                          size_t out_stride, const uint8_t *tiles, size_t tile_bytes, const float *x, size_t x_stride,
+                          size_t n)
 {
     f8 acc[MAX_TILES][MAX_COLUMNS];
     UNROLL for (int t = 0; t < n_tiles; t++)
     {
-        UNROLL for (int c = 0; c < n_columns; c++) acc[t][c] =
-            more ? load8 (out + c * out_stride + 8 * t) : zero8 ();
+        UNROLL for (int c = 0; c < n_columns; c++) acc[t][c] = more ? load8 (out + c * out_stride + 8 * t) : zero8 ();
     }
     for (size_t k = 0; k < n; k++, tiles += step_bytes (type)) {
         f8 w[MAX_TILES];
@@ -51,17 +51,17 @@ INLINE void float_kernel (const int type, const int n_tiles, const int n_columns
 }
 
 /* Few columns: as many tiles at once as it takes to hide the chains' latency. */
-INLINE void few_columns (const int type, const int wide, const int n_columns, float *out, size_t out_stride, const uint8_t *tiles,
-                         size_t n_tiles, const wl_activations *a)
+INLINE void few_columns (const int type, const int wide, const int n_columns, float *out, size_t out_stride,
+                         const uint8_t *tiles, size_t n_tiles, const wl_activations *a)
 {
     const size_t tile_bytes = a->n * step_bytes (type);
     size_t t = 0;
     for (; t + (size_t) wide <= n_tiles; t += (size_t) wide)
-        float_kernel (type, wide, n_columns, false, out + 8 * t, out_stride, tiles + t * tile_bytes, tile_bytes, a->f32, a->f32_stride,
-                a->n);
+        float_kernel (type, wide, n_columns, false, out + 8 * t, out_stride, tiles + t * tile_bytes, tile_bytes, a->f32,
+                      a->f32_stride, a->n);
     for (; t < n_tiles; t++)
-        float_kernel (type, 1, n_columns, false, out + 8 * t, out_stride, tiles + t * tile_bytes, tile_bytes, a->f32, a->f32_stride,
-                a->n);
+        float_kernel (type, 1, n_columns, false, out + 8 * t, out_stride, tiles + t * tile_bytes, tile_bytes, a->f32,
+                      a->f32_stride, a->n);
 }
 
 /* Many columns: a slab of two tiles stays in L1 and serves all columns. */
@@ -83,15 +83,26 @@ INLINE void many_columns (const int type, const int wide, float *out, size_t out
     }
 }
 
-INLINE void matmul_float (const int type, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles, const wl_activations *a)
+INLINE void matmul_float (const int type, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles,
+                          const wl_activations *a)
 {
     switch (a->n_rows) {
-    case 0: return;
-    case 1: few_columns (type, 8, 1, out, out_stride, tiles, n_tiles, a); return;
-    case 2: few_columns (type, 4, 2, out, out_stride, tiles, n_tiles, a); return;
-    case 3: few_columns (type, 4, 3, out, out_stride, tiles, n_tiles, a); return;
-    case 4: few_columns (type, 3, 4, out, out_stride, tiles, n_tiles, a); return;
-    default: break;
+    case 0:
+        return;
+    case 1:
+        few_columns (type, 8, 1, out, out_stride, tiles, n_tiles, a);
+        return;
+    case 2:
+        few_columns (type, 4, 2, out, out_stride, tiles, n_tiles, a);
+        return;
+    case 3:
+        few_columns (type, 4, 3, out, out_stride, tiles, n_tiles, a);
+        return;
+    case 4:
+        few_columns (type, 3, 4, out, out_stride, tiles, n_tiles, a);
+        return;
+    default:
+        break;
     }
     size_t t = 0;
     for (; t + 2 <= n_tiles; t += 2)
@@ -100,12 +111,12 @@ INLINE void matmul_float (const int type, float *out, size_t out_stride, const u
         many_columns (type, 1, out + 8 * t, out_stride, tiles + t * a->n * step_bytes (type), a);
 }
 
-#define DEFINE_SIMD8_MATMUL(TYPE, name)                                                                                      \
-    static void simd8_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a, \
-                                     void *scratch)                                                                          \
-    {                                                                                                                        \
-        (void) scratch;                                                                                                      \
-        matmul_float (TYPE, out, out_stride, tiles, n_tiles, a);                                                             \
+#define DEFINE_SIMD8_MATMUL(TYPE, name)                                                                \
+    static void simd8_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles, \
+                                     const wl_activations *a, void *scratch)                           \
+    {                                                                                                  \
+        (void) scratch;                                                                                \
+        matmul_float (TYPE, out, out_stride, tiles, n_tiles, a);                                       \
     }
 
 DEFINE_SIMD8_MATMUL (F32, f32)

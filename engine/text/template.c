@@ -127,8 +127,14 @@ static bool render_all (render *r, const json_t *variables)
 char *wl_template_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, size_t *length,
                           wl_error *err)
 {
+    return jinja_render (tmpl, variables, now, MAX_STEPS, length, err);
+}
+
+char *jinja_render (const wl_template *tmpl, const json_t *variables, const struct tm *now, int64_t n_steps,
+                    size_t *length, wl_error *err)
+{
     wl_error own = {0}; /* err may be NULL, or already hold a failure */
-    render r = {.tmpl = tmpl, .now = now, .err = &own, .steps_left = MAX_STEPS, .line = 1};
+    render r = {.tmpl = tmpl, .now = now, .err = &own, .n_steps = n_steps, .steps_left = n_steps, .line = 1};
     char *text = NULL;
     r.objects.used = r.texts.used = &r.memory_used;
     if (!json_is_object (variables))

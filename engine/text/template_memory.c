@@ -111,7 +111,7 @@ bool jinja_fail (render *r, const char *format, ...)
 bool jinja_charge (render *r, size_t work)
 {
     r->steps_left -= 1 + (int64_t) (work / 64);
-    return r->steps_left >= 0 || jinja_fail (r, "it runs too long (more than %d steps)", MAX_STEPS);
+    return r->steps_left >= 0 || jinja_fail (r, "it runs too long (more than %lld steps)", (long long) r->n_steps);
 }
 
 bool jinja_enter (render *r)

@@ -295,7 +295,7 @@ struct render {
     wl_error *err;
     size_t memory_used;
     arena objects, texts;
-    int64_t steps_left;
+    int64_t n_steps, steps_left;
     uint32_t depth;
     uint32_t line; /* being evaluated: for messages */
     bool autoescape;
@@ -787,6 +787,9 @@ bool jinja_assign (render *r, scope *s, const node *target, value v);
 flow jinja_run_loop (render *r, scope *outer, const node *n, value iterable, int64_t depth0);
 bool jinja_run_block (render *r, const node *block, scope *from);
 bool jinja_run_template (render *r);
+/* wl_template_render with another bound than MAX_STEPS: for fuzzing. */
+char *jinja_render (const struct wl_template *tmpl, const json_t *variables, const struct tm *now, int64_t n_steps,
+                    size_t *length, wl_error *err);
 bool jinja_call_macro (render *r, const macro *m, const arguments *call, value *out);
 bool jinja_loop_peek (render *r, loop_state *loop, value *out);
 bool jinja_loop_length (render *r, loop_state *loop, int64_t *out);

@@ -6,6 +6,8 @@ repository, tests that need it are skipped without), WOOLLY_SLOW (factor on time
 import hashlib
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,6 +102,12 @@ def free_port():
         return s.getsockname()[1]
 
 
+def random_tokens(seed, count):
+    """Ordinary tokens of the own models' vocabulary."""
+    choose = random.Random(seed)
+    return [choose.randrange(5, 420) for _ in range(count)]
+
+
 class Result:
     def __init__(self, arguments, code, out, err, seconds):
         self.arguments, self.code, self.out, self.err, self.seconds = arguments, code, out, err.decode(errors="replace"), seconds
@@ -166,7 +174,8 @@ class Woolly:
 
     def __init__(self, mark, folder):
         self.mark, self.folder, self.processes = mark, folder, []
-        self.env = {**os.environ, "WOOLLY_TEST": mark}
+        self.temporary = tempfile.mkdtemp(prefix="wt-")  # the programs'; short, as the path of a socket has to be
+        self.env = {**os.environ, "WOOLLY_TEST": mark, "TMPDIR": self.temporary}
 
     def start(self, *arguments, program="woolly", bin_folder=BIN, **options):
         path = Path(bin_folder) / program
@@ -205,25 +214,32 @@ class Woolly:
         return logits.reshape(len(tokens), -1)
 
     def close(self):
+        """Ends what the test started; tells whether anything was, or had been, killed."""
+        killed = any(process.popen.poll() in (None, -signal.SIGKILL) for process in self.processes)
         for process in self.processes:
             process.close()
         self.processes = []
+        return killed
 
 
 @pytest.fixture
 def woolly(request, tmp_path):
-    """The programs. After the test, whatever it started must have ended by itself within 2 s, its own Popen objects aside."""
+    """The programs. After the test, whatever it started must have ended by itself within 2 s, its own Popen objects aside, and have left no file.
+    (The test's own programs are killed, so a worker that it started may leave its folder of sockets.)"""
     digest = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
     runner = Woolly(f"{digest}-{os.getpid()}", tmp_path)
     yield runner
-    runner.close()
+    killed = runner.close()
     end, left = time.monotonic() + 2 * SLOW, processes_of(runner.mark)
     while left and time.monotonic() < end:
         time.sleep(0.02)
         left = processes_of(runner.mark)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    files = [str(path) for path in Path(runner.temporary).rglob("*") if path.is_file() or path.is_socket()]
+    shutil.rmtree(runner.temporary)
     assert not left, f"processes outlived the test: {left}"
+    assert killed or not files, f"files are left: {files}"
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The answer does not depend on how many stages, workers and threads compute it, nor on how they are connected."""
 import json
-import random
 
 import numpy as np
 import pytest
 
 import make_model
-from conftest import free_port
+from conftest import free_port, random_tokens
 
 PROMPT = "Three sheep walk over a hill. The first one says:"
 N_TOKENS = 24
@@ -79,7 +78,7 @@ def test_other_seeds_give_other_answers(woolly, smollm2):
 def test_logits_are_the_same_bytes_for_any_split_threads_and_kernels(woolly, own_models, name):
     """Over a prompt long enough for several chunks of prefill and several pages of KV cache."""
     model = own_models / f"{name}.gguf"
-    tokens = [random.Random(name).randrange(5, 420) for _ in range(300)]
+    tokens = random_tokens(name, 300)
     expected = woolly.logits(model, tokens, "--local", 1, "--threads", 1)
     assert np.isfinite(expected).all() and expected.shape == (300, 421)
     for arguments in (["--threads", 2], ["--local", 2], ["--local", 6, "--threads", 2], ["--isa", "scalar", "--local", 3]):

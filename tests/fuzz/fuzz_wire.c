@@ -72,7 +72,8 @@ static void try_endpoint (const uint8_t *data, size_t size)
     size_t length = size < sizeof text - 1 ? size : sizeof text - 1;
     memcpy (text, data, length);
     text[length] = 0;
-    if (wl_link_endpoint_ok (text) && strncmp (text, "tcp://", 6) == 0 && !wl_link_host (text, host, &loopback, &wildcard))
+    if (wl_link_endpoint_ok (text) && strncmp (text, "tcp://", 6) == 0 &&
+        !wl_link_host (text, host, &loopback, &wildcard))
         abort ();
 }
 

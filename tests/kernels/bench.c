@@ -21,11 +21,13 @@ static double seconds_per_clock (void)
     double start = seconds ();
     for (int i = 0; i < 25000; i++) {
 #if defined(__x86_64__)
-        __asm__ volatile ("add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\t"
-                          "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0" : "+r"(x));
+        __asm__ volatile("add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\t"
+                         "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0"
+                         : "+r"(x));
 #elif defined(__aarch64__)
-        __asm__ volatile ("add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
-                          "add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1" : "+r"(x));
+        __asm__ volatile("add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
+                         "add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1"
+                         : "+r"(x));
 #endif
     }
     return (seconds () - start) / 200000;
@@ -36,8 +38,8 @@ typedef struct timing {
 } timing;
 
 /* Best of runs for about half a second. */
-static timing time_matmul (const wl_kernels *k, uint32_t type, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles,
-                           size_t chunk, const wl_activations *a, void *scratch)
+static timing time_matmul (const wl_kernels *k, uint32_t type, float *out, size_t out_stride, const uint8_t *tiles,
+                           size_t n_tiles, size_t chunk, const wl_activations *a, void *scratch)
 {
     const wl_format *f = wl_format_find (type);
     size_t tile_bytes = a->n / f->block_elements * f->tile_bytes;
@@ -46,7 +48,8 @@ static timing time_matmul (const wl_kernels *k, uint32_t type, float *out, size_
     for (int i = 0; i < 3 || (seconds () - begun < 0.5 && i < 1000); i++) {
         double clock = seconds_per_clock (), start = seconds ();
         for (size_t j = 0; j < n_tiles; j += chunk)
-            k->matmul[type] (out + 8 * j, out_stride, tiles + j * tile_bytes, n_tiles - j < chunk ? n_tiles - j : chunk, a, scratch);
+            k->matmul[type](out + 8 * j, out_stride, tiles + j * tile_bytes, n_tiles - j < chunk ? n_tiles - j : chunk,
+                            a, scratch);
         double took = seconds () - start;
         t.best = took < t.best ? took : t.best;
         t.clock = clock < t.clock ? clock : t.clock;
@@ -83,7 +86,8 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
     void *scratch = test_alloc (k->scratch_bytes);
     test_activations a;
     make_activations (t, &a, k, f->activation, slow ? 4 : GEMM_COLUMNS, N, false);
-    float *out = test_alloc (GEMM_COLUMNS * (n_tiles * 8 + 16) * sizeof (float) / (slow ? 1 : 4)); /* few columns use all tiles */
+    float *out = test_alloc (GEMM_COLUMNS * (n_tiles * 8 + 16) * sizeof (float) /
+                             (slow ? 1 : 4)); /* few columns use all tiles */
     size_t gemm_tiles = slow ? 4 : GEMM_ROWS / 8;
     timing gemm = time_matmul (k, type, out, gemm_tiles * 8, tiles, gemm_tiles, 8, &a.a, scratch);
     double macs = (double) a.a.n_rows * (double) gemm_tiles * 8 * N;
@@ -105,7 +109,8 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
 }
 
 /* n_rows query rows (groups of heads) against `last` positions. */
-static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim, size_t group, size_t n_queries, uint32_t last)
+static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim, size_t group, size_t n_queries,
+                             uint32_t last)
 {
     enum { MAX_PAGES = 128 };
     uint16_t *k_pages[MAX_PAGES], *v_pages[MAX_PAGES];
@@ -127,9 +132,18 @@ static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim
         lasts[i] = last - (uint32_t) (n_queries - 1 - i / group);
         pairs += lasts[i] + 1.0;
     }
-    wl_attention a = {.n_rows = n_rows, .head_dim = head_dim, .q = q, .q_stride = head_dim, .out = out, .out_stride = head_dim,
-                      .first = first, .last = lasts, .k_pages = (const uint16_t *const *) k_pages,
-                      .v_pages = (const uint16_t *const *) v_pages, .scale = 0.09f, .scratch = scratch};
+    wl_attention a = {.n_rows = n_rows,
+                      .head_dim = head_dim,
+                      .q = q,
+                      .q_stride = head_dim,
+                      .out = out,
+                      .out_stride = head_dim,
+                      .first = first,
+                      .last = lasts,
+                      .k_pages = (const uint16_t *const *) k_pages,
+                      .v_pages = (const uint16_t *const *) v_pages,
+                      .scale = 0.09f,
+                      .scratch = scratch};
     timing best = {1e9, 1e9};
     double begun = seconds ();
     for (int i = 0; i < 3 || seconds () - begun < 0.3; i++) {
@@ -139,8 +153,8 @@ static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim
         best.best = took < best.best ? took : best.best;
         best.clock = clock < best.clock ? clock : best.clock;
     }
-    printf ("%-8s attention head_dim %zu, %zu heads x %zu queries, %u positions: %.1f MAC/clk, %.1f GB/s of KV\n", k->isa, head_dim, group,
-            n_queries, last + 1, pairs * (double) head_dim * 2 * best.clock / best.best,
+    printf ("%-8s attention head_dim %zu, %zu heads x %zu queries, %u positions: %.1f MAC/clk, %.1f GB/s of KV\n",
+            k->isa, head_dim, group, n_queries, last + 1, pairs * (double) head_dim * 2 * best.clock / best.best,
             (double) (last + 1) * (double) head_dim * 4 / best.best * 1e-9);
     for (size_t i = 0; i < n_pages; i++) {
         test_free (k_pages[i]);
@@ -166,11 +180,21 @@ static void bench_small (test_state *t, const wl_kernels *k)
         for (int i = 0; i < ROUNDS; i++) {
             double c = seconds_per_clock (), start = seconds ();
             switch (f) {
-            case 0: k->rms_norm (y, x, x, N, 1e-5f); break;
-            case 1: k->silu_mul (y, x, x, N); break;
-            case 2: k->gelu_mul (y, x, x, N); break;
-            case 3: k->quantize_q8_256 (q, scales, sums, x, N); break;
-            default: k->quantize_q8_16 (q, scales, sums, x, N); break;
+            case 0:
+                k->rms_norm (y, x, x, N, 1e-5f);
+                break;
+            case 1:
+                k->silu_mul (y, x, x, N);
+                break;
+            case 2:
+                k->gelu_mul (y, x, x, N);
+                break;
+            case 3:
+                k->quantize_q8_256 (q, scales, sums, x, N);
+                break;
+            default:
+                k->quantize_q8_16 (q, scales, sums, x, N);
+                break;
             }
             double took = seconds () - start;
             best = took < best ? took : best;

@@ -4,9 +4,9 @@
 
 #include "kernels_test.h"
 
-const uint32_t all_types[] = {WL_TYPE_F32,    WL_TYPE_F16,  WL_TYPE_BF16, WL_TYPE_Q4_0, WL_TYPE_Q4_1,
-                              WL_TYPE_Q5_0,   WL_TYPE_Q5_1, WL_TYPE_Q8_0, WL_TYPE_Q2_K, WL_TYPE_Q3_K,
-                              WL_TYPE_Q4_K,   WL_TYPE_Q5_K, WL_TYPE_Q6_K, WL_TYPE_IQ4_NL, WL_TYPE_IQ4_XS};
+const uint32_t all_types[] = {WL_TYPE_F32,  WL_TYPE_F16,  WL_TYPE_BF16, WL_TYPE_Q4_0,   WL_TYPE_Q4_1,
+                              WL_TYPE_Q5_0, WL_TYPE_Q5_1, WL_TYPE_Q8_0, WL_TYPE_Q2_K,   WL_TYPE_Q3_K,
+                              WL_TYPE_Q4_K, WL_TYPE_Q5_K, WL_TYPE_Q6_K, WL_TYPE_IQ4_NL, WL_TYPE_IQ4_XS};
 const size_t n_all_types = sizeof all_types / sizeof all_types[0];
 
 /* Where a block's f16 factors stand. */
@@ -24,9 +24,15 @@ static size_t factor_offsets (uint32_t type, size_t offsets[2])
         offsets[0] = 80;
         offsets[1] = 82;
         return 2;
-    case WL_TYPE_Q3_K: offsets[0] = 108; return 1;
-    case WL_TYPE_Q6_K: offsets[0] = 208; return 1;
-    default: offsets[0] = 0; return 1;
+    case WL_TYPE_Q3_K:
+        offsets[0] = 108;
+        return 1;
+    case WL_TYPE_Q6_K:
+        offsets[0] = 208;
+        return 1;
+    default:
+        offsets[0] = 0;
+        return 1;
     }
 }
 
@@ -37,14 +43,16 @@ void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind)
     size_t block_bytes = f->tile_bytes / 8, n_blocks = n / f->block_elements;
     if (f->activation == WL_ACTIVATION_F32) {
         for (size_t i = 0; i < n; i++) {
-            float x = kind == ROWS_EXTREME ? ldexpf (random_unit (t), (int) random_below (t, 200) - 100) : random_normal (t);
+            float x =
+                kind == ROWS_EXTREME ? ldexpf (random_unit (t), (int) random_below (t, 200) - 100) : random_normal (t);
             uint32_t u;
             memcpy (&u, &x, 4);
             if (kind == ROWS_ANY && (random_u32 (t) & 7) == 0)
                 u = random_u32 (t);
-            uint16_t half = (uint16_t) (kind == ROWS_ORDINARY ? 0x3c00 + random_below (t, 0x400) - (random_u32 (t) & 1) * 0x8000
-                                        : kind == ROWS_EXTREME ? random_u32 (t) % 0x7c00 + (random_u32 (t) & 1) * 0x8000
-                                                               : random_u32 (t));
+            uint16_t half =
+                (uint16_t) (kind == ROWS_ORDINARY  ? 0x3c00 + random_below (t, 0x400) - (random_u32 (t) & 1) * 0x8000
+                            : kind == ROWS_EXTREME ? random_u32 (t) % 0x7c00 + (random_u32 (t) & 1) * 0x8000
+                                                   : random_u32 (t));
             if (type == WL_TYPE_F32)
                 memcpy (bytes + 4 * i, &u, 4);
             else if (type == WL_TYPE_F16)
@@ -59,8 +67,14 @@ void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind)
     random_bytes (t, row, n_blocks * block_bytes);
     for (size_t b = 0; b < n_blocks; b++, bytes += block_bytes) {
         size_t offsets[2], n_factors = factor_offsets (type, offsets);
-        if (kind == ROWS_EXTREME && (random_u32 (t) & 1)) /* runs of the largest and smallest codes: int16 chains at their limit */
-            memset (bytes, random_u32 (t) & 1 ? 0xff : random_u32 (t) & 1 ? 0x7f : random_u32 (t) & 1 ? 0x80 : 0, block_bytes);
+        if (kind == ROWS_EXTREME &&
+            (random_u32 (t) & 1)) /* runs of the largest and smallest codes: int16 chains at their limit */
+            memset (bytes,
+                    random_u32 (t) & 1   ? 0xff
+                    : random_u32 (t) & 1 ? 0x7f
+                    : random_u32 (t) & 1 ? 0x80
+                                         : 0,
+                    block_bytes);
         for (size_t i = 0; i < n_factors; i++) {
             uint16_t half = (uint16_t) (0x2000 + random_below (t, 0x1000) + (random_u32 (t) & 1) * 0x8000);
             if (kind == ROWS_EXTREME)
@@ -81,19 +95,33 @@ static void fill_row (test_state *t, float *x, size_t n, bool extreme)
         float size = ldexpf (1.0f + random_unit (t) * 0.5f, (int) random_below (t, 60) - 30);
         for (; run && i < n; run--, i++)
             switch (character) {
-            case 1: x[i] = size; break;                                          /* all at +127 */
-            case 2: x[i] = -size; break;
-            case 3: x[i] = random_u32 (t) & 1 ? size : -size; break;
-            case 4: x[i] = 0.0f; break;
-            case 5: x[i] = random_unit (t) * 0x1p-125f; break;                    /* too small to quantize */
-            case 6: x[i] = ((float) random_below (t, 255) - 127.0f) * 0.5f; break; /* ties */
-            default: x[i] = random_normal (t) * (extreme ? size : 1.0f); break;
+            case 1:
+                x[i] = size;
+                break; /* all at +127 */
+            case 2:
+                x[i] = -size;
+                break;
+            case 3:
+                x[i] = random_u32 (t) & 1 ? size : -size;
+                break;
+            case 4:
+                x[i] = 0.0f;
+                break;
+            case 5:
+                x[i] = random_unit (t) * 0x1p-125f;
+                break; /* too small to quantize */
+            case 6:
+                x[i] = ((float) random_below (t, 255) - 127.0f) * 0.5f;
+                break; /* ties */
+            default:
+                x[i] = random_normal (t) * (extreme ? size : 1.0f);
+                break;
             }
     }
 }
 
-void make_activations (test_state *t, test_activations *out, const wl_kernels *kernels, wl_activation_kind kind, size_t n_rows,
-                       size_t n, bool extreme)
+void make_activations (test_state *t, test_activations *out, const wl_kernels *kernels, wl_activation_kind kind,
+                       size_t n_rows, size_t n, bool extreme)
 {
     wl_activations *a = &out->a;
     *a = (wl_activations){.kind = kind, .n_rows = n_rows, .n = n};
@@ -112,8 +140,9 @@ void make_activations (test_state *t, test_activations *out, const wl_kernels *k
     a->scales = test_alloc (n_rows * a->scale_stride * sizeof (float));
     a->sums = test_alloc (n_rows * a->sum_stride * sizeof (int16_t));
     for (size_t r = 0; r < n_rows; r++)
-        (width == 16 ? kernels->quantize_q8_16 : kernels->quantize_q8_256) (
-            a->q + r * a->q_stride, a->scales + r * a->scale_stride, a->sums + r * a->sum_stride, out->x + r * a->f32_stride, n);
+        (width == 16 ? kernels->quantize_q8_16
+                     : kernels->quantize_q8_256) (a->q + r * a->q_stride, a->scales + r * a->scale_stride,
+                                                  a->sums + r * a->sum_stride, out->x + r * a->f32_stride, n);
 }
 
 void free_activations (test_activations *out)

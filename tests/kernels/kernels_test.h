@@ -19,8 +19,8 @@ typedef struct test_state {
 
 /* Random numbers, the same in every run. */
 uint32_t random_u32 (test_state *t);
-float random_unit (test_state *t);                       /* in [-1, 1) */
-float random_normal (test_state *t);                     /* roughly normal, with a heavy tail */
+float random_unit (test_state *t);   /* in [-1, 1) */
+float random_normal (test_state *t); /* roughly normal, with a heavy tail */
 void random_bytes (test_state *t, void *out, size_t n);
 size_t random_below (test_state *t, size_t n);
 void fill_normal (test_state *t, float *out, size_t n);
@@ -48,8 +48,8 @@ typedef struct test_activations {
     wl_activations a;
     float *x; /* [n_rows][n], what they were made from */
 } test_activations;
-void make_activations (test_state *t, test_activations *out, const wl_kernels *kernels, wl_activation_kind kind, size_t n_rows,
-                       size_t n, bool extreme);
+void make_activations (test_state *t, test_activations *out, const wl_kernels *kernels, wl_activation_kind kind,
+                       size_t n_rows, size_t n, bool extreme);
 void free_activations (test_activations *a);
 
 void test_formats (test_state *t);

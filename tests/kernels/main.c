@@ -84,8 +84,8 @@ bool check_floats (test_state *t, const float *got, const float *expected, size_
         memcpy (&a, &got[i], 4);
         memcpy (&b, &expected[i], 4);
         if (a != b && !(got[i] != got[i] && expected[i] != expected[i]))
-            return check (t, false, "%s: element %zu is %.9g (%08x), scalar has %.9g (%08x)", where, i, (double) got[i], a,
-                          (double) expected[i], b);
+            return check (t, false, "%s: element %zu is %.9g (%08x), scalar has %.9g (%08x)", where, i, (double) got[i],
+                          a, (double) expected[i], b);
     }
     return check (t, true, "%s", where);
 }

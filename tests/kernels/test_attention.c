@@ -32,7 +32,8 @@ static void make_pages (test_state *t, const attention_case *c, uint16_t **k_pag
             for (size_t i = 0; i < c->n_rows; i++)
                 seen = seen || (c->first[i] <= page * WL_KV_PAGE + p && page * WL_KV_PAGE + p <= c->last[i]);
             for (size_t d = 0; d < c->head_dim; d++) {
-                k_pages[page][(p / 16 * c->head_dim + d) * 16 + p % 16] = seen ? wl_f32_to_f16 (size * random_normal (t)) : 0x7e00;
+                k_pages[page][(p / 16 * c->head_dim + d) * 16 + p % 16] =
+                    seen ? wl_f32_to_f16 (size * random_normal (t)) : 0x7e00;
                 v_pages[page][p * c->head_dim + d] = seen ? wl_f32_to_f16 (random_normal (t)) : 0x7e00;
             }
         }
@@ -70,8 +71,9 @@ static void compare_case (test_state *t, const wl_kernels *kernels, const attent
         (i ? kernels : &wl_kernels_scalar)->attention (&a);
     }
     char where[160];
-    snprintf (where, sizeof where, "%zu rows, head_dim %zu, first row sees %u-%u, last row %u-%u, softcap %g%s", c->n_rows, c->head_dim,
-              c->first[0], c->last[0], c->first[c->n_rows - 1], c->last[c->n_rows - 1], (double) c->softcap, c->sinks ? ", sinks" : "");
+    snprintf (where, sizeof where, "%zu rows, head_dim %zu, first row sees %u-%u, last row %u-%u, softcap %g%s",
+              c->n_rows, c->head_dim, c->first[0], c->last[0], c->first[c->n_rows - 1], c->last[c->n_rows - 1],
+              (double) c->softcap, c->sinks ? ", sinks" : "");
     check_floats (t, out[1], out[0], c->n_rows * out_stride, where);
     bool finite = true;
     for (size_t i = 0; i < c->n_rows * out_stride; i++)
@@ -90,7 +92,8 @@ static void compare_case (test_state *t, const wl_kernels *kernels, const attent
 void test_attention (test_state *t, const wl_kernels *kernels)
 {
     static const size_t head_dims[] = {64, 80, 96, 128, 256, 8, 20, 40, 192};
-    static const uint32_t edges[] = {0, 1, 7, 15, 16, 17, 63, 64, 65, 127, 255, 256, 257, 511, 512, 600, 1023, 1024, 1099};
+    static const uint32_t edges[] = {0,   1,   7,   15,  16,  17,  63,   64,   65,  127,
+                                     255, 256, 257, 511, 512, 600, 1023, 1024, 1099};
     t->what = "attention";
     for (size_t h = 0; h < sizeof head_dims / sizeof head_dims[0]; h++) {
         for (int round = 0; round < (t->quick ? 12 : 60); round++) {

@@ -7,9 +7,10 @@
 
 enum { MAX_LENGTH = 4096 };
 
-static const float specials[] = {0.0f,    -0.0f,   INFINITY, -INFINITY, NAN,      1.0f,     -1.0f,   88.37f,  88.38f,
-                                 -87.33f, -87.34f, 1e30f,    -1e30f,    0x1p-149f, -0x1p-140f, 65504.0f, 65520.0f, -65519.9f,
-                                 6e-8f,   2.9e-8f, 100.0f,   -100.0f,   44.2f,    -43.7f,   -88.37f, 87.33f,   44.185f,  -43.665f};
+static const float specials[] = {0.0f,       -0.0f,    INFINITY, -INFINITY, NAN,    1.0f,    -1.0f,
+                                 88.37f,     88.38f,   -87.33f,  -87.34f,   1e30f,  -1e30f,  0x1p-149f,
+                                 -0x1p-140f, 65504.0f, 65520.0f, -65519.9f, 6e-8f,  2.9e-8f, 100.0f,
+                                 -100.0f,    44.2f,    -43.7f,   -88.37f,   87.33f, 44.185f, -43.665f};
 
 typedef struct buffers {
     float *x, *y, *w, *b, *got, *expected;
@@ -33,16 +34,16 @@ static void compare_length (test_state *t, const wl_kernels *k, buffers *s, size
     fill (t, s->w, n, false);
     fill (t, s->b, n, false);
     snprintf (where, sizeof where, "n %zu%s", n, special ? ", special values" : "");
-#define COMPARE(name, ...)                                                                                                   \
-    do {                                                                                                                     \
-        t->what = name;                                                                                                      \
-        for (int i = 0; i < 2; i++) {                                                                                        \
-            const wl_kernels *table = i ? k : scalar;                                                                        \
-            float *out = i ? s->got : s->expected;                                                                           \
-            memcpy (out, s->x, (n + 8) * sizeof (float));                                                                    \
-            __VA_ARGS__;                                                                                                     \
-        }                                                                                                                    \
-        check_floats (t, s->got, s->expected, n + 8, where);                                                                 \
+#define COMPARE(name, ...)                                   \
+    do {                                                     \
+        t->what = name;                                      \
+        for (int i = 0; i < 2; i++) {                        \
+            const wl_kernels *table = i ? k : scalar;        \
+            float *out = i ? s->got : s->expected;           \
+            memcpy (out, s->x, (n + 8) * sizeof (float));    \
+            __VA_ARGS__;                                     \
+        }                                                    \
+        check_floats (t, s->got, s->expected, n + 8, where); \
     } while (0)
 
     COMPARE ("silu_mul", table->silu_mul (out, s->x, s->y, n));

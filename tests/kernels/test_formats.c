@@ -49,8 +49,9 @@ static void dequantize_known (test_state *t)
             sum += (double) w[j];
             weighted += (double) w[j] * (j % 7 + 1);
         }
-        check (t, sum == known_sums[i].sum && weighted == known_sums[i].weighted, "%s: sums are %.17g, %.17g; should be %.17g, %.17g",
-               wl_type_name (known_sums[i].type), sum, weighted, known_sums[i].sum, known_sums[i].weighted);
+        check (t, sum == known_sums[i].sum && weighted == known_sums[i].weighted,
+               "%s: sums are %.17g, %.17g; should be %.17g, %.17g", wl_type_name (known_sums[i].type), sum, weighted,
+               known_sums[i].sum, known_sums[i].weighted);
     }
 }
 
@@ -60,7 +61,8 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
     const wl_format *f = wl_format_find (type);
     size_t row_bytes = n / f->block_elements * f->tile_bytes / 8;
     uint8_t *rows = test_alloc (8 * row_bytes), *tile = test_alloc (8 * row_bytes);
-    float *w = test_alloc (n * sizeof (float)), *x = test_alloc (n * sizeof (float)), *scales = test_alloc (n * sizeof (float));
+    float *w = test_alloc (n * sizeof (float)), *x = test_alloc (n * sizeof (float)),
+          *scales = test_alloc (n * sizeof (float));
     int8_t *q = test_alloc (n);
     int16_t *sums = test_alloc (n * sizeof (int16_t));
     const void *pointers[8];
@@ -78,7 +80,7 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
             wl_kernels_scalar.quantize_q8_16 (q, scales, sums, x, n);
         else if (f->activation == WL_ACTIVATION_Q8_256)
             wl_kernels_scalar.quantize_q8_256 (q, scales, sums, x, n);
-        wl_kernels_scalar.matmul[type] (out, 8, tile, 1, &a, NULL);
+        wl_kernels_scalar.matmul[type](out, 8, tile, 1, &a, NULL);
         x[k] = 0.0f;
         for (size_t r = 0; r < 8; r++) {
             f->dequantize (w, rows + r * row_bytes, n);
@@ -99,8 +101,9 @@ void test_formats (test_state *t)
     for (size_t i = 0; i < n_all_types; i++) {
         uint32_t type = all_types[i];
         const wl_format *f = wl_format_find (type);
-        check (t, f && f->type == (wl_type) type && f->tile_bytes == 8 * wl_type_block_bytes (type) &&
-                      f->block_elements == wl_type_block_elements (type),
+        check (t,
+               f && f->type == (wl_type) type && f->tile_bytes == 8 * wl_type_block_bytes (type) &&
+                   f->block_elements == wl_type_block_elements (type),
                "%s: the format disagrees with GGUF's sizes", wl_type_name (type));
         pack_keeps_weights (t, type, 256);
         pack_keeps_weights (t, type, 512);
@@ -108,8 +111,9 @@ void test_formats (test_state *t)
     check (t, !wl_format_find (WL_TYPE_IQ1_S) && !wl_format_find (12345) && !wl_kernels_scalar.matmul[WL_TYPE_IQ1_S],
            "a type without kernels has a format");
     wl_error err = {0};
-    check (t, wl_kernels_find ("auto", NULL) && wl_kernels_find ("scalar", NULL) == &wl_kernels_scalar &&
-                  !wl_kernels_find ("mmx", &err) && err.code == WL_ERROR_USAGE && strstr (err.text, "scalar"),
+    check (t,
+           wl_kernels_find ("auto", NULL) && wl_kernels_find ("scalar", NULL) == &wl_kernels_scalar &&
+               !wl_kernels_find ("mmx", &err) && err.code == WL_ERROR_USAGE && strstr (err.text, "scalar"),
            "finding a table by name: %s", err.text);
 }
 
@@ -133,13 +137,18 @@ static void f32_functions (test_state *t)
         check (t, fabs ((double) wl_siluf (x) - e) <= 3e-7 * fabs (e) + 1e-38, "silu (%g)", (double) x);
         check (t, fabs ((double) wl_tanhf (x) - tanh ((double) x)) < 3e-7, "tanh (%g)", (double) x);
         double inner = 0.79788456080286536 * ((double) x + 0.044715 * pow ((double) x, 3));
-        check (t, fabs ((double) wl_geluf (x) - 0.5 * (double) x * (1 + tanh (inner))) <= 3e-7 * (1 + fabs ((double) x)), "gelu (%g)", (double) x);
+        check (t,
+               fabs ((double) wl_geluf (x) - 0.5 * (double) x * (1 + tanh (inner))) <= 3e-7 * (1 + fabs ((double) x)),
+               "gelu (%g)", (double) x);
     }
     check (t, worst < 2.0, "expf is off by %g ulp", worst);
-    check (t, wl_expf (0.0f) == 1.0f && wl_expf (-0.0f) == 1.0f && wl_expf (89.0f) == INFINITY && wl_expf (-88.0f) == 0.0f &&
-                  isnan (wl_expf (NAN)) && wl_expf (-INFINITY) == 0.0f && wl_expf (INFINITY) == INFINITY,
+    check (t,
+           wl_expf (0.0f) == 1.0f && wl_expf (-0.0f) == 1.0f && wl_expf (89.0f) == INFINITY &&
+               wl_expf (-88.0f) == 0.0f && isnan (wl_expf (NAN)) && wl_expf (-INFINITY) == 0.0f &&
+               wl_expf (INFINITY) == INFINITY,
            "expf at its limits");
-    check (t, wl_tanhf (100.0f) == 1.0f && wl_tanhf (-100.0f) == -1.0f && wl_tanhf (0.0f) == 0.0f, "tanhf at its limits");
+    check (t, wl_tanhf (100.0f) == 1.0f && wl_tanhf (-100.0f) == -1.0f && wl_tanhf (0.0f) == 0.0f,
+           "tanhf at its limits");
 }
 
 static void f16_conversion (test_state *t)
@@ -156,8 +165,9 @@ static void f16_conversion (test_state *t)
     }
     check (t, exact, "f16 to f32 is inexact");
     check (t, round_trip, "f32 to f16 rounds wrongly");
-    check (t, wl_f32_to_f16 (INFINITY) == 0x7c00 && (wl_f32_to_f16 (NAN) & 0x7fff) > 0x7c00 && isnan (wl_f16_to_f32 (0x7c01)) &&
-                  wl_f16_to_f32 (0xfc00) == -INFINITY && wl_f32_to_f16 (0x1p-26f) == 0,
+    check (t,
+           wl_f32_to_f16 (INFINITY) == 0x7c00 && (wl_f32_to_f16 (NAN) & 0x7fff) > 0x7c00 &&
+               isnan (wl_f16_to_f32 (0x7c01)) && wl_f16_to_f32 (0xfc00) == -INFINITY && wl_f32_to_f16 (0x1p-26f) == 0,
            "f16 at its limits");
 }
 
@@ -175,9 +185,11 @@ static void f64_functions (test_state *t)
         for (int j = 0; j < 4; j++)
             worst[j] = u[j] > worst[j] ? u[j] : worst[j];
     }
-    check (t, worst[0] < 3 && worst[1] < 3 && worst[2] < 3 && worst[3] < 4, "exp, log, pow, sincos are off by %g, %g, %g, %g ulp", worst[0],
-           worst[1], worst[2], worst[3]);
-    check (t, wl_log (1.0) == 0.0 && wl_exp (0.0) == 1.0 && wl_pow (2.0, 10.0) == 1024.0 && isinf (wl_exp (800.0)) && wl_exp (-800.0) == 0.0,
+    check (t, worst[0] < 3 && worst[1] < 3 && worst[2] < 3 && worst[3] < 4,
+           "exp, log, pow, sincos are off by %g, %g, %g, %g ulp", worst[0], worst[1], worst[2], worst[3]);
+    check (t,
+           wl_log (1.0) == 0.0 && wl_exp (0.0) == 1.0 && wl_pow (2.0, 10.0) == 1024.0 && isinf (wl_exp (800.0)) &&
+               wl_exp (-800.0) == 0.0,
            "f64 functions at exact points");
 }
 

@@ -26,7 +26,8 @@ static uint8_t *random_tiles (test_state *t, uint32_t type, size_t n_tiles, size
 }
 
 /* One shape: scalar once over everything, then the table over many smaller parts of it. */
-static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t type, size_t n, int kind, bool all_columns)
+static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t type, size_t n, int kind,
+                           bool all_columns)
 {
     const wl_format *f = wl_format_find (type);
     size_t tile_bytes = n / f->block_elements * f->tile_bytes, max_columns = t->quick ? 20 : MAX_COLUMNS;
@@ -37,7 +38,7 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
     float *expected = test_alloc (max_columns * stride * sizeof (float));
     float *got = test_alloc ((max_columns + 1) * out_stride * sizeof (float));
     void *scratch = test_alloc (kernels->scratch_bytes);
-    wl_kernels_scalar.matmul[type] (expected, stride, tiles, MAX_TILES, &activations.a, NULL);
+    wl_kernels_scalar.matmul[type](expected, stride, tiles, MAX_TILES, &activations.a, NULL);
 
     for (size_t n_tiles = 1; n_tiles <= MAX_TILES; n_tiles++)
         for (size_t n_columns = 1; n_columns <= max_columns; n_columns++) {
@@ -55,7 +56,7 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
             }
             for (size_t i = 0; i < (max_columns + 1) * out_stride; i++)
                 got[i] = 12345.0f;
-            kernels->matmul[type] (got, out_stride, tiles + first_tile * tile_bytes, n_tiles, &a, scratch);
+            kernels->matmul[type](got, out_stride, tiles + first_tile * tile_bytes, n_tiles, &a, scratch);
             char where[160];
             bool beyond = true;
             for (size_t c = 0; c <= max_columns; c++) {
@@ -63,11 +64,13 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
                     beyond = beyond && got[c * out_stride + i] == 12345.0f;
                 if (c >= n_columns)
                     continue;
-                snprintf (where, sizeof where, "%s n %zu, %zu tiles, column %zu of %zu, rows kind %d", wl_type_name (type), n,
-                          n_tiles, c, n_columns, kind);
-                check_floats (t, got + c * out_stride, expected + (first_column + c) * stride + first_tile * 8, n_tiles * 8, where);
+                snprintf (where, sizeof where, "%s n %zu, %zu tiles, column %zu of %zu, rows kind %d",
+                          wl_type_name (type), n, n_tiles, c, n_columns, kind);
+                check_floats (t, got + c * out_stride, expected + (first_column + c) * stride + first_tile * 8,
+                              n_tiles * 8, where);
             }
-            check (t, beyond, "%s n %zu, %zu tiles, %zu columns: writes outside its rows", wl_type_name (type), n, n_tiles, n_columns);
+            check (t, beyond, "%s n %zu, %zu tiles, %zu columns: writes outside its rows", wl_type_name (type), n,
+                   n_tiles, n_columns);
         }
     test_free (tiles);
     test_free (expected);
@@ -78,7 +81,8 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
 
 void test_matmul (test_state *t, const wl_kernels *kernels)
 {
-    static const size_t lengths[3][6] = {{1, 7, 64, 513, 1030, 0}, {32, 64, 96, 1024, 1056, 2080}, {256, 512, 1024, 1280, 2304, 0}};
+    static const size_t lengths[3][6] = {
+        {1, 7, 64, 513, 1030, 0}, {32, 64, 96, 1024, 1056, 2080}, {256, 512, 1024, 1280, 2304, 0}};
     t->what = "matmul";
     for (size_t i = 0; i < n_all_types; i++) {
         uint32_t type = all_types[i];
@@ -141,8 +145,9 @@ void test_quantize (test_state *t, const wl_kernels *kernels)
         make_activations (t, &a, &wl_kernels_scalar, WL_ACTIVATION_F32, 2, n, true);
         float *x = test_alloc (n * sizeof (float)); /* of exactly n: an overrun is seen by the sanitizer */
         memcpy (x, a.x + a.a.f32_stride, n * sizeof (float));
-        static const float specials[] = {INFINITY, -INFINITY, NAN, 0x1p-149f, -0x1p-149f, 0x1p-126f, 0x1.fffffep+127f, -0.0f, 0x1p-120f,
-                                         0x1.fffffep-121f, 127.0f, -128.0f};
+        static const float specials[] = {INFINITY,  -INFINITY,        NAN,   0x1p-149f, -0x1p-149f,
+                                         0x1p-126f, 0x1.fffffep+127f, -0.0f, 0x1p-120f, 0x1.fffffep-121f,
+                                         127.0f,    -128.0f};
         if (round % 4 == 3)
             for (int i = 0; i < 3; i++)
                 x[random_below (t, n)] = specials[random_below (t, sizeof specials / sizeof specials[0])];

@@ -44,9 +44,10 @@ static inline bool write_model (const char *path, const model_shape *m, bool zer
         const struct {
             const char *suffix;
             uint64_t columns, rows;
-        } tensors[] = {{"attn_norm", m->d_model, 0}, {"attn_q", m->d_model, q},      {"attn_k", m->d_model, kv},
-                       {"attn_v", m->d_model, kv},   {"attn_output", q, m->d_model}, {"ffn_norm", m->d_model, 0},
-                       {"ffn_gate", m->d_model, m->d_ff}, {"ffn_up", m->d_model, m->d_ff}, {"ffn_down", m->d_ff, m->d_model}};
+        } tensors[] = {
+            {"attn_norm", m->d_model, 0},      {"attn_q", m->d_model, q},       {"attn_k", m->d_model, kv},
+            {"attn_v", m->d_model, kv},        {"attn_output", q, m->d_model},  {"ffn_norm", m->d_model, 0},
+            {"ffn_gate", m->d_model, m->d_ff}, {"ffn_up", m->d_model, m->d_ff}, {"ffn_down", m->d_ff, m->d_model}};
         for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
             snprintf (name, sizeof name, "blk.%u.%s.weight", layer, tensors[i].suffix);
             add_matrix (&g, name, tensors[i].columns, tensors[i].rows);
@@ -73,18 +74,19 @@ static inline bool write_model (const char *path, const model_shape *m, bool zer
 /* -- control messages ---------------------------------------------------------------------------------------------------------------- */
 
 /* Sends { .kind = …, .member = &message }. */
-#define SEND_CONTROL(link, peer, KIND, member_name, message)                             \
-    do {                                                                                 \
-        Woolly__Control control_ = WOOLLY__CONTROL__INIT;                                \
-        wl_error err_ = {0};                                                             \
-        control_.kind_case = WOOLLY__CONTROL__KIND_##KIND;                               \
-        control_.member_name = (message);                                                \
-        if (!wl_control_send ((link), (peer), &control_, &err_))                         \
-            fail_msg ("%s", err_.text);                                                  \
+#define SEND_CONTROL(link, peer, KIND, member_name, message)     \
+    do {                                                         \
+        Woolly__Control control_ = WOOLLY__CONTROL__INIT;        \
+        wl_error err_ = {0};                                     \
+        control_.kind_case = WOOLLY__CONTROL__KIND_##KIND;       \
+        control_.member_name = (message);                        \
+        if (!wl_control_send ((link), (peer), &control_, &err_)) \
+            fail_msg ("%s", err_.text);                          \
     } while (0)
 
 /* The next message of this kind; others are passed over. NULL when none came in time. */
-static inline Woolly__Control *await_control (zsock_t *link, zframe_t **peer, Woolly__Control__KindCase kind, int timeout_ms)
+static inline Woolly__Control *await_control (zsock_t *link, zframe_t **peer, Woolly__Control__KindCase kind,
+                                              int timeout_ms)
 {
     int64_t deadline = zclock_mono () + timeout_ms;
     for (;;) {
@@ -139,7 +141,7 @@ static inline void send_nonsense (zsock_t *link, zframe_t *peer, const uint8_t *
         send_raw (link, peer, frames, lengths, 1 + (size_t) i % 3);
     }
     for (size_t cut = 0; cut < valid_length; cut++)
-        send_raw (link, peer, (const char *[]) {(const char *) valid}, (const size_t[]) {cut}, 1);
+        send_raw (link, peer, (const char *[]){(const char *) valid}, (const size_t[]){cut}, 1);
 }
 
 #endif

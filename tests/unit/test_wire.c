@@ -123,12 +123,13 @@ static void the_router_survives_nonsense (void **state)
 {
     (void) state;
     pair p = open_pair (WL_LINK_DEALER, WL_LINK_ROUTER, true);
-    static const uint8_t valid[] = {0x0a, 0x07, 0x08, 0x01, 0x12, 0x03, 'a', 'b', 'c'}; /* Hello { protocol 1, name "abc" } */
+    static const uint8_t valid[] = {0x0a, 0x07, 0x08, 0x01, 0x12,
+                                    0x03, 'a',  'b',  'c'}; /* Hello { protocol 1, name "abc" } */
     Woolly__Control *got = NULL;
     zframe_t *peer = NULL;
     size_t n_malformed = 0;
     send_nonsense (p.from, NULL, valid, sizeof valid);
-    send_raw (p.from, NULL, (const char *[]) {(const char *) valid}, (const size_t[]) {sizeof valid}, 1);
+    send_raw (p.from, NULL, (const char *[]){(const char *) valid}, (const size_t[]){sizeof valid}, 1);
     int64_t deadline = zclock_mono () + SOON_MS;
     while (zclock_mono () < deadline) {
         wl_error err = {0};
@@ -158,7 +159,7 @@ typedef struct sample_step {
 
 static void fill_step (sample_step *s, uint64_t id)
 {
-    *s = (sample_step) {.pages = {3, 5}, .tokens = {10, 11, -1, 13}};
+    *s = (sample_step){.pages = {3, 5}, .tokens = {10, 11, -1, 13}};
     woolly__step__init (&s->message);
     woolly__span__init (&s->span);
     s->span.n_rows = 4;
@@ -199,7 +200,8 @@ static void cross_step (bool ipc, size_t payload_bytes, bool copies)
     for (size_t i = 0; i < payload_bytes; i++)
         payload[i] = (uint8_t) (i * 31);
     fill_step (&step, 1);
-    if (!wl_step_send (p.from, &step.message, payload, payload_bytes, copies ? NULL : count_release, &released, SOON_MS, &err))
+    if (!wl_step_send (p.from, &step.message, payload, payload_bytes, copies ? NULL : count_release, &released, SOON_MS,
+                       &err))
         fail_msg ("%s", err.text);
     assert_true (wl_step_receive (p.to, SOON_MS, &packet, &err));
     assert_null (packet.result);
@@ -260,7 +262,8 @@ static void a_full_queue_leaves_the_bytes_with_the_sender (void **state)
     int sent = 0;
     uint8_t *payload = calloc (1, PAYLOAD);
     fill_step (&step, 1);
-    while (sent < MOST && wl_step_send (p.from, &step.message, payload, PAYLOAD, count_release, &released, sent ? 50 : SOON_MS, &err))
+    while (sent < MOST &&
+           wl_step_send (p.from, &step.message, payload, PAYLOAD, count_release, &released, sent ? 50 : SOON_MS, &err))
         sent++;
     assert_int_equal (err.code, WL_OK);
     assert_in_range (sent, 1, MOST - 1);
@@ -301,10 +304,10 @@ static void the_data_link_survives_nonsense (void **state)
     /* the queue is short: nonsense goes out from a thread's worth of turns, received in between */
     for (size_t cut = 0; cut < length; cut++) {
         wl_error err = {0};
-        send_raw (p.from, NULL, (const char *[]) {(const char *) valid}, (const size_t[]) {cut}, 1);
-        send_raw (p.from, NULL, (const char *[]) {(const char *) valid, "abcd", "ef"}, (const size_t[]) {cut, 4, 2}, 3);
+        send_raw (p.from, NULL, (const char *[]){(const char *) valid}, (const size_t[]){cut}, 1);
+        send_raw (p.from, NULL, (const char *[]){(const char *) valid, "abcd", "ef"}, (const size_t[]){cut, 4, 2}, 3);
         for (int i = 0; i < 2; i++) {
-            err = (wl_error) {0};
+            err = (wl_error){0};
             assert_false (wl_step_receive (p.to, SOON_MS, &packet, &err));
             n_malformed += err.code == WL_ERROR_CLUSTER;
             wl_packet_free (&packet);
@@ -334,7 +337,8 @@ static void a_frame_beyond_the_limit_is_not_taken_in (void **state)
     assert_false (wl_step_receive (to, 200, &packet, &err)); /* the connection is closed instead */
     assert_int_equal (err.code, WL_OK);
     wl_packet_free (&packet);
-    assert_true (wl_step_send (from, &step.message, payload, 1 << 10, NULL, NULL, SOON_MS, &err)); /* and opened again */
+    assert_true (
+        wl_step_send (from, &step.message, payload, 1 << 10, NULL, NULL, SOON_MS, &err)); /* and opened again */
     assert_true (wl_step_receive (to, SOON_MS, &packet, &err));
     wl_packet_free (&packet);
     zsock_destroy (&from);
@@ -351,13 +355,13 @@ static void what_is_no_message_is_refused (void **state)
     wl_error err = {0};
     assert_null (wl_control_decode ((const uint8_t *) "", 0, &err)); /* a Control of no kind */
     assert_non_null (strstr (err.text, "no kind"));
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_null (wl_control_decode ((const uint8_t *) "\xfa\x07\x00", 3, &err)); /* field 127: of a later version */
     assert_non_null (strstr (err.text, "no kind"));
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_null (wl_step_decode ((const uint8_t *) "\xff\xff\xff", 3, &err));
     assert_int_equal (err.code, WL_ERROR_CLUSTER);
-    err = (wl_error) {0};
+    err = (wl_error){0};
     uint8_t *large = calloc (1, WL_HEADER_LIMIT + 1);
     assert_null (wl_result_decode (large, WL_HEADER_LIMIT + 1, &err));
     assert_non_null (strstr (err.text, "allowed"));
@@ -376,7 +380,7 @@ static void a_small_message_cannot_describe_much (void **state)
     }
     assert_null (wl_step_decode (encoded, length, &err));
     assert_non_null (strstr (err.text, "too much"));
-    err = (wl_error) {0};
+    err = (wl_error){0};
     Woolly__Step *step = wl_step_decode (encoded, 20000, &err); /* ten thousand are none too many */
     assert_non_null (step);
     assert_int_equal (step->n_spans, 10000);
@@ -415,11 +419,16 @@ static void addresses_are_what_they_say (void **state)
     static const struct {
         const char *text, *address;
         bool loopback;
-    } cases[] = {{"127.0.0.1:7000", "tcp://127.0.0.1:7000", true}, {":7000", "tcp://127.0.0.1:7000", true},
-                 {"7000", "tcp://127.0.0.1:7000", true},           {"[::1]:7000", "tcp://[::1]:7000", true},
-                 {"*:7000", "tcp://0.0.0.0:7000", false},          {"0.0.0.0:0", "tcp://0.0.0.0:0", false},
-                 {"192.0.2.7:65535", "tcp://192.0.2.7:65535", false}, {"localhost:7000", "tcp://127.0.0.1:7000", true},
-                 {"tcp://10.1.2.3:80", "tcp://10.1.2.3:80", false}, {"ipc:///tmp/x", "ipc:///tmp/x", true}};
+    } cases[] = {{"127.0.0.1:7000", "tcp://127.0.0.1:7000", true},
+                 {":7000", "tcp://127.0.0.1:7000", true},
+                 {"7000", "tcp://127.0.0.1:7000", true},
+                 {"[::1]:7000", "tcp://[::1]:7000", true},
+                 {"*:7000", "tcp://0.0.0.0:7000", false},
+                 {"0.0.0.0:0", "tcp://0.0.0.0:0", false},
+                 {"192.0.2.7:65535", "tcp://192.0.2.7:65535", false},
+                 {"localhost:7000", "tcp://127.0.0.1:7000", true},
+                 {"tcp://10.1.2.3:80", "tcp://10.1.2.3:80", false},
+                 {"ipc:///tmp/x", "ipc:///tmp/x", true}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         wl_error err = {0};
         bool loopback = !cases[i].loopback;
@@ -435,8 +444,23 @@ static void addresses_are_what_they_say (void **state)
 static void what_is_no_address_is_a_usage_error (void **state)
 {
     (void) state;
-    static const char *const texts[] = {"", "host", "host:", "host:65536", "host:-1", "host:1x", "host:01", "::1:7000", "a b:1", "a;b:1",
-                                        "[::1]", "[::1:7000", "host.invalid:7000", "ipc://relative", "ipc://", "inproc://a", "%s%n:1",
+    static const char *const texts[] = {"",
+                                        "host",
+                                        "host:",
+                                        "host:65536",
+                                        "host:-1",
+                                        "host:1x",
+                                        "host:01",
+                                        "::1:7000",
+                                        "a b:1",
+                                        "a;b:1",
+                                        "[::1]",
+                                        "[::1:7000",
+                                        "host.invalid:7000",
+                                        "ipc://relative",
+                                        "ipc://",
+                                        "inproc://a",
+                                        "%s%n:1",
                                         "256.256.256.256:1"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         wl_error err = {0};
@@ -452,10 +476,27 @@ static void only_plain_endpoints_are_taken_from_peers (void **state)
 {
     (void) state;
     static const char *const good[] = {"tcp://127.0.0.1:1", "tcp://[fe80::1]:65535", "ipc:///tmp/a"};
-    static const char *const bad[] = {"", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:0", "tcp://127.0.0.1:*", "tcp://*:80", "tcp://0.0.0.0:80",
-                                      "tcp://localhost:80", "tcp://example.com:80", "tcp://127.0.0.1:80;127.0.0.1:81", "inproc://x", "ipc://@x",
-                                      "ipc:///", "ipc:///tmp/", "pgm://1.2.3.4:5", "udp://1.2.3.4:5", "tcp://:80", "TCP://127.0.0.1:80",
-                                      "tcp://127.0.0.1:80 ", "tcp://127.0.0.1:99999", "ws://127.0.0.1:80"};
+    static const char *const bad[] = {"",
+                                      "tcp://",
+                                      "tcp://127.0.0.1",
+                                      "tcp://127.0.0.1:0",
+                                      "tcp://127.0.0.1:*",
+                                      "tcp://*:80",
+                                      "tcp://0.0.0.0:80",
+                                      "tcp://localhost:80",
+                                      "tcp://example.com:80",
+                                      "tcp://127.0.0.1:80;127.0.0.1:81",
+                                      "inproc://x",
+                                      "ipc://@x",
+                                      "ipc:///",
+                                      "ipc:///tmp/",
+                                      "pgm://1.2.3.4:5",
+                                      "udp://1.2.3.4:5",
+                                      "tcp://:80",
+                                      "TCP://127.0.0.1:80",
+                                      "tcp://127.0.0.1:80 ",
+                                      "tcp://127.0.0.1:99999",
+                                      "ws://127.0.0.1:80"};
     char long_path[300] = "ipc:///";
     memset (long_path + 7, 'a', 200);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
@@ -477,10 +518,10 @@ static void a_port_in_use_and_a_foreign_address_are_said (void **state)
     assert_false (wl_link_bind (second, endpoint, NULL, &other, &err));
     assert_int_equal (err.code, WL_ERROR_CLUSTER);
     assert_non_null (strstr (err.text, "in use"));
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_false (wl_link_bind (second, "tcp://192.0.2.1:7000", NULL, &other, &err));
     assert_non_null (strstr (err.text, "no such address"));
-    err = (wl_error) {0};
+    err = (wl_error){0};
     assert_false (wl_link_bind (second, "nonsense", NULL, &other, &err));
     assert_int_equal (err.code, WL_ERROR_USAGE);
     assert_null (other);
@@ -566,7 +607,8 @@ static void a_fingerprint_tells_files_apart (void **state)
     fingerprint_of (file, length, b);
     assert_memory_equal (a, b, sizeof a);
     static const size_t from_end[] = {1, 4096, 64 * 256 * 4, 64 * 256 * 4 - 4095};
-    for (size_t i = 0; i < sizeof from_end / sizeof from_end[0]; i++) { /* first and last of both samples of the tensor */
+    for (size_t i = 0; i < sizeof from_end / sizeof from_end[0];
+         i++) { /* first and last of both samples of the tensor */
         file[length - from_end[i]] ^= 1;
         fingerprint_of (file, length, b);
         assert_memory_not_equal (a, b, sizeof a);
