@@ -92,6 +92,18 @@ void wl_opened_model_close (wl_opened_model *opened)
 
 /* -- session ---------------------------------------------------------------------------------------------------------------------------------- */
 
+/* What --insecure allows is said, each time. */
+static void warn_if_plain (const wl_cluster_options *options)
+{
+    wl_error ignored = {0}; /* wl_cluster_start finds what is wrong with the address */
+    bool loopback = true;
+    char *address =
+        options->listen && options->insecure ? wl_link_address (options->listen, &loopback, &ignored) : NULL;
+    if (address && !loopback)
+        fprintf (stderr, "woolly: warning: links on %s are not encrypted: use a network that you trust\n", address);
+    free (address);
+}
+
 bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
                       uint32_t max_logit_rows, wl_error *err)
 {
@@ -107,6 +119,7 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
                                        .max_rows = wl_scheduler_default_rows (),
                                        .max_logit_rows = max_logit_rows};
     wl_cluster_need need = {opened->gguf, opened->model, scheduling.n_pages, scheduling.max_rows, max_logit_rows};
+    warn_if_plain (options);
     wl_interrupt_watch (NULL);
     s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
     wl_progress_show (NULL);
