@@ -15,7 +15,7 @@ case ${1-} in
     ;;
 esac
 [ $# -le 1 ] || die "one prompt at most: quote it"
-prompt=${1:-What is the capital of France?}
+prompt=${1:-Tell me the capital of France.}
 
 start_log
 install_packages

@@ -111,7 +111,7 @@ def test_a_stop_string_ends_the_answer_before_it(woolly, tiny):
 
 
 def test_the_models_end_token_ends_the_answer(woolly, smollm2):
-    answer = woolly.json("run", "-m", smollm2, "-p", "What is the capital of France?", "--temp", 0, "--local", 2)
+    answer = woolly.json("run", "-m", smollm2, "-p", "Tell me the capital of France.", "--temp", 0, "--local", 2)
     assert answer["finish_reason"] == "stop" and "Paris" in answer["text"] and answer["completion_tokens"] < 100
     assert "<|im_end|>" not in answer["text"]
 
