@@ -7,6 +7,10 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 #include "tables.h"
@@ -28,12 +32,52 @@ static bool has_avx2 (void)
     return __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma") && __get_cpuid (1, &a, &b, &c, &d) &&
            (c & bit_F16C);
 }
+#elif defined(__aarch64__) && defined(__APPLE__)
+static bool system_says (const char *name)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname (name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+
+static bool has_dotprod (void)
+{
+    return system_says ("hw.optional.arm.FEAT_DotProd");
+}
+
+static bool has_i8mm (void)
+{
+    return has_dotprod () && system_says ("hw.optional.arm.FEAT_I8MM");
+}
+#elif defined(__aarch64__) && defined(__linux__)
+static bool has_dotprod (void)
+{
+    return getauxval (AT_HWCAP) & 1ul << 20; /* HWCAP_ASIMDDP: by number, since older headers lack the names */
+}
+
+static bool has_i8mm (void)
+{
+    return has_dotprod () && (getauxval (AT_HWCAP2) & 1ul << 13); /* HWCAP2_I8MM */
+}
+#elif defined(__aarch64__)
+static bool has_dotprod (void)
+{
+    return false; /* no way to ask is known here */
+}
+
+static bool has_i8mm (void)
+{
+    return false;
+}
 #endif
 
 static const isa_row isa_rows[] = {
     {&wl_kernels_scalar, always},
 #if defined(__x86_64__)
     {&wl_kernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {&wl_kernels_neon, has_dotprod},
+    {&wl_kernels_neon_i8mm, has_i8mm},
 #endif
 };
 enum { N_ISA_ROWS = sizeof isa_rows / sizeof isa_rows[0] };

@@ -1,0 +1,113 @@
+/* How the SIMD kernels read packed tiles: what each quantized type is like, and its weights step by step (4 elements of 8 rows). Included
+ * by each ISA's file.
+ *
+ * A type is a constant here, so that always_inline kernels over the type see constants only. */
+#ifndef WL_ENGINE_KERNELS_SIMD8_TILES_H
+#define WL_ENGINE_KERNELS_SIMD8_TILES_H
+
+#include <stdbool.h>
+
+#include "formats.h"
+#include "simd8.h"
+
+/* -- What the types are like ------------------------------------------------------------------------------------------------- */
+
+enum { Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS };
+
+INLINE size_t block_bytes (const int type)
+{
+    static const size_t bytes[] = {sizeof (tile_q4_0), sizeof (tile_q4_1),   sizeof (tile_q5_0), sizeof (tile_q5_1),
+                                   sizeof (tile_q8_0), sizeof (tile_iq4_nl), sizeof (tile_q2_k), sizeof (tile_q3_k),
+                                   sizeof (tile_q4_k), sizeof (tile_q5_k),   sizeof (tile_q6_k), sizeof (tile_iq4_xs)};
+    return bytes[type];
+}
+
+INLINE int block_width (const int type)
+{
+    return type >= Q2_K ? 256 : 32;
+}
+
+/* Steps that share a scale, of the weights or (formats of 32) of the activations: 8 (32 elements) or 4. */
+INLINE int group_steps (const int type)
+{
+    return type == Q4_K || type == Q5_K || type == IQ4_XS ? 8 : 4;
+}
+
+INLINE int block_groups (const int type)
+{
+    return block_width (type) / 4 / group_steps (type);
+}
+
+/* Weights fetched as int8 of any size; else unsigned, too large by an offset (0 where the format has minimums). */
+INLINE bool is_signed (const int type)
+{
+    return type == Q8_0 || type == IQ4_NL || type == IQ4_XS;
+}
+
+INLINE int offset_shift (const int type) /* offset = 1 << shift; 0: none */
+{
+    return type == Q4_0 ? 3 : type == Q5_0 ? 4 : type == Q3_K ? 2 : type == Q6_K ? 5 : 0;
+}
+
+/* A second float step for minimums. */
+INLINE bool has_min (const int type)
+{
+    return type == Q4_1 || type == Q5_1 || type == Q2_K || type == Q4_K || type == Q5_K;
+}
+
+/* -- Fetching 4 elements of 8 rows from a packed tile -------------------------------------------------------------------------- */
+
+/* Groups are fetched inner_groups at a time, so that shifts are constants: group = outer * inner_groups + inner. */
+INLINE int inner_groups (const int type)
+{
+    return type == Q2_K || type == Q3_K || type == Q6_K ? 8 : type == IQ4_XS ? 1 : 2;
+}
+
+INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inner, const int k)
+{
+    const int quarter = inner / 2,
+              step = inner % 2 * 4 + k; /* of 128 elements in the types of 16 groups, of the block in those of 32 */
+    switch (type) {
+    case Q4_0:
+    case Q4_1:
+    case IQ4_NL: {
+        b32 v = load_b32 (block + (type == Q4_1 ? offsetof (tile_q4_1, qs) : offsetof (tile_q4_0, qs)) + k * 32);
+        v = masked_b32 (v, inner * 4, 15);
+        return type == IQ4_NL ? lookup_b32 (iq4_codebook, v) : v;
+    }
+    case Q5_0:
+    case Q5_1: {
+        size_t qh = type == Q5_0 ? offsetof (tile_q5_0, qh) : offsetof (tile_q5_1, qh);
+        b32 v = masked_b32 (load_b32 (block + qh + 32 + k * 32), inner * 4, 15);
+        return or_b32 (v, masked_b32 (load_b32 (block + qh), step - 4, 16));
+    }
+    case Q8_0:
+        return load_b32 (block + offsetof (tile_q8_0, qs) + step * 32);
+    case Q2_K:
+        return masked_b32 (load_b32 (block + offsetof (tile_q2_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
+    case Q3_K: {
+        b32 low = masked_b32 (load_b32 (block + offsetof (tile_q3_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
+        b32 high = load_b32 (block + offsetof (tile_q3_k, hmask) + step * 32);
+        high = shift_right_b32 (high, 4 * outer);
+        return or_b32 (low, masked_b32 (high, quarter - 2, 4));
+    }
+    case Q4_K:
+        return masked_b32 (load_b32 (block + offsetof (tile_q4_k, qs) + (outer * 8 + k) * 32), 4 * inner, 15);
+    case Q5_K: {
+        b32 low = masked_b32 (load_b32 (block + offsetof (tile_q5_k, qs) + (outer * 8 + k) * 32), 4 * inner, 15);
+        b32 high = load_b32 (block + offsetof (tile_q5_k, qh) + k * 32);
+        high = shift_right_b32 (high, 2 * outer);
+        return or_b32 (low, masked_b32 (high, inner - 4, 16));
+    }
+    case Q6_K: {
+        b32 low = load_b32 (block + offsetof (tile_q6_k, ql) + (outer * 16 + quarter % 2 * 8 + step) * 32);
+        b32 high = load_b32 (block + offsetof (tile_q6_k, qh) + (outer * 8 + step) * 32);
+        return or_b32 (masked_b32 (low, quarter / 2 * 4, 15), masked_b32 (high, 2 * quarter - 4, 0x30));
+    }
+    default: /* IQ4_XS */
+        return lookup_b32 (
+            iq4_codebook, masked_b32 (load_b32 (block + offsetof (tile_iq4_xs, qs) + (outer * 4 + k % 4) * 32), k / 4 * 4, 15));
+    }
+}
+
+#endif
