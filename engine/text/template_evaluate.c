@@ -21,7 +21,7 @@ scope *jinja_open_scope (render *r, scope *outer, const frame *f)
 
 static scope *scope_at (scope *s, uint16_t hops)
 {
-    for (; hops; hops--)
+    for (; hops && s->outer; hops--)
         s = s->outer;
     return s;
 }

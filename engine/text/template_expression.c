@@ -67,7 +67,7 @@ static bool parse_argument (parser *p, call_nodes *call)
             value name = p->current.value;
             if (misplaced)
                 return jinja_parse_fail (p, line, "invalid syntax for function call expression");
-            if (!jinja_advance (p) || !jinja_advance (p))
+            if (!jinja_advance (p) || !jinja_expect (p, TOKEN_ASSIGN))
                 return false;
             node *item = jinja_parse_expression (p, true);
             return item && add_named (p, call, name, item);
@@ -150,7 +150,7 @@ static node *parse_brackets (parser *p, node *left)
     } else if (p->current.kind == TOKEN_COMMA) {
         node *tuple = jinja_new_node (p, NODE_TUPLE, line);
         if (!index || !tuple || !jinja_add_node (p, &tuple->items, index)) {
-            jinja_parse_fail (p, line, "a slice cannot be part of a tuple");
+            jinja_parse_report (p, line, "a slice cannot be part of a tuple");
             return NULL;
         }
         while (p->current.kind == TOKEN_COMMA) {
@@ -181,7 +181,7 @@ static node *parse_dot (parser *p, node *left)
             return NULL;
         n->right->constant = p->current.value;
     } else {
-        jinja_parse_fail (p, line, "expected name or number behind a dot");
+        jinja_parse_report (p, line, "expected name or number behind a dot");
         return NULL;
     }
     n->left = left;
@@ -282,7 +282,7 @@ static node *parse_test (parser *p, node *left)
         if (!(n->call = jinja_arena_new (p->arena, 1, sizeof *n->call, p->err)))
             return NULL;
         if (jinja_at_name (p, "is")) {
-            jinja_parse_fail (p, line, "You cannot chain multiple tests with is");
+            jinja_parse_report (p, line, "You cannot chain multiple tests with is");
             return NULL;
         }
         if (starts_argument (p)) {
@@ -428,7 +428,7 @@ static node *parse_primary (parser *p, bool with_namespace)
     case TOKEN_LBRACE:
         return parse_dict (p);
     default:
-        jinja_parse_fail (p, p->current.line, "unexpected %s", jinja_token_name (&p->current, shown));
+        jinja_parse_report (p, p->current.line, "unexpected %s", jinja_token_name (&p->current, shown));
         return NULL;
     }
 }
@@ -465,7 +465,7 @@ node *jinja_parse_tuple (parser *p, const tuple_rules *rules)
         return tuple ? tuple : first;
     if (rules->parentheses)
         return jinja_new_node (p, NODE_TUPLE, line);
-    jinja_parse_fail (p, line, "Expected an expression, got %s", jinja_token_name (&p->current, shown));
+    jinja_parse_report (p, line, "Expected an expression, got %s", jinja_token_name (&p->current, shown));
     return NULL;
 }
 
@@ -485,7 +485,7 @@ node *jinja_parse_target (parser *p, const char *end, bool with_namespace)
     uint32_t line = p->current.line;
     node *target = jinja_parse_tuple (p, &rules);
     if (target && !can_assign (target)) {
-        jinja_parse_fail (p, line, "can't assign to this expression");
+        jinja_parse_report (p, line, "can't assign to this expression");
         return NULL;
     }
     return target;

@@ -141,11 +141,12 @@ static void general_digits (double real, int precision, char out[NUMBER_BYTES])
     char probe[NUMBER_BYTES];
     real_digits (real, 'e', precision - 1, false, probe);
     char *e = strchr (probe, 'e');
-    int exponent = e && isfinite (real) ? atoi (e + 1) : 0;
-    if (!isfinite (real) || (exponent >= -4 && exponent + 1 <= precision - 1)) {
+    int exponent = e ? atoi (e + 1) : 0;
+    if (!e || (exponent >= -4 && exponent + 1 <= precision - 1)) {
         real_digits (real, 'g', precision, false, out);
+        size_t length = strlen (out);
         if (isfinite (real) && !strchr (out, '.') && !strchr (out, 'e'))
-            strcat (out, ".0");
+            snprintf (out + length, NUMBER_BYTES - length, ".0");
         return;
     }
     char *end = e;
@@ -172,8 +173,9 @@ static bool emit_real (render *r, const format_spec *spec, double real)
         general_digits (real, spec->precision, digits);
     else
         jinja_format_float (fabs (real), digits);
+    size_t length = strlen (digits);
     if (percent)
-        strcat (digits, "%");
+        snprintf (digits + length, sizeof digits - length, "%%");
     return emit_number (r, spec, signbit (real) && !isnan (real), "", digits);
 }
 
@@ -309,7 +311,7 @@ static bool percent_int (render *r, format_spec *spec, value v)
     int_digits (magnitude_of (i), spec->type == 'o' ? 8 : whole ? 16 : 10, spec->type == 'X', digits);
     int zeros = spec->precision - (int) strlen (digits);
     memset (padded, '0', sizeof padded);
-    strcpy (padded + (zeros > 0 ? zeros : 0), digits);
+    memcpy (padded + (zeros > 0 ? zeros : 0), digits, strlen (digits) + 1);
     const char *prefix = !spec->alternate || !whole ? "" : spec->type == 'o' ? "0o" : spec->type == 'x' ? "0x" : "0X";
     return emit_number (r, spec, i < 0, prefix, padded);
 }

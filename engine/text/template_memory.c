@@ -98,14 +98,14 @@ void jinja_arena_free (arena *a)
 
 /* -- Bounds ------------------------------------------------------------------------------------ */
 
-bool jinja_fail (render *r, const char *format, ...)
+void jinja_report (render *r, const char *format, ...)
 {
     char text[sizeof r->err->text];
     va_list args;
     va_start (args, format);
     vsnprintf (text, sizeof text, format, args);
     va_end (args);
-    return wl_fail (r->err, WL_ERROR_INPUT, "template line %u: %s", r->line, text);
+    wl_fail (r->err, WL_ERROR_INPUT, "template line %u: %s", r->line, text);
 }
 
 bool jinja_charge (render *r, size_t work)

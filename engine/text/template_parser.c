@@ -9,14 +9,14 @@ static bool parse_statements (parser *p, node_list *body, const char *const *end
 
 /* -- Tokens ------------------------------------------------------------------------------------ */
 
-bool jinja_parse_fail (parser *p, uint32_t line, const char *format, ...)
+void jinja_parse_report (parser *p, uint32_t line, const char *format, ...)
 {
     char text[sizeof p->err->text];
     va_list args;
     va_start (args, format);
     vsnprintf (text, sizeof text, format, args);
     va_end (args);
-    return wl_fail (p->err, WL_ERROR_INPUT, "template line %u: %s", line, text);
+    wl_fail (p->err, WL_ERROR_INPUT, "template line %u: %s", line, text);
 }
 
 bool jinja_parser_enter (parser *p)
@@ -149,11 +149,11 @@ bool jinja_add_node (parser *p, node_list *list, node *item)
 {
     if (list->count == list->room) {
         uint32_t room = list->room ? list->room * 2 : 4;
-        node **items = jinja_arena_new (p->arena, room, sizeof *items, p->err);
+        node **items = jinja_arena_new (p->arena, room, sizeof (void *), p->err);
         if (!items)
             return false;
         if (list->count)
-            memcpy (items, list->items, list->count * sizeof *items);
+            memcpy (items, list->items, list->count * sizeof (void *));
         list->items = items;
         list->room = room;
     }
@@ -318,11 +318,11 @@ static bool parse_block (parser *p, node *n)
         if (t->blocks[i]->constant.length == n->constant.length &&
             memcmp (t->blocks[i]->constant.as.text, n->constant.as.text, n->constant.length) == 0)
             return jinja_parse_fail (p, n->line, "a block is defined twice");
-    node **blocks = jinja_arena_new (p->arena, t->n_blocks + 1, sizeof *blocks, p->err);
+    node **blocks = jinja_arena_new (p->arena, t->n_blocks + 1, sizeof (void *), p->err);
     if (!blocks)
         return false;
     if (t->n_blocks)
-        memcpy (blocks, t->blocks, t->n_blocks * sizeof *blocks);
+        memcpy (blocks, t->blocks, t->n_blocks * sizeof (void *));
     blocks[t->n_blocks++] = n;
     t->blocks = blocks;
     return named ? jinja_advance (p) : true;

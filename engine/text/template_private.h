@@ -306,8 +306,10 @@ struct render {
     value captured;  /* what a filter block's first filter is applied to */
 };
 
-/* Fails the render: "template line 12: …". Returns false. */
-bool jinja_fail (render *r, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
+/* Fails the render: "template line 12: …". Gives false; a macro, so that a reader of the other file (a compiler, an
+ * analyzer) sees that. */
+#define jinja_fail(r, ...) (jinja_report (r, __VA_ARGS__), false)
+void jinja_report (render *r, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 /* Takes `work` bytes' worth of steps; false with an error when they are used up. */
 bool jinja_charge (render *r, size_t work);
 /* Around whatever may recurse without end; false with an error at MAX_DEPTH. Each jinja_enter that returned true
@@ -405,7 +407,8 @@ bool jinja_same (value a, value b); /* Python's `is`, as far as templates can te
 bool jinja_sort (render *r, value *keys, value *items, uint32_t count, bool reverse); /* stable */
 bool jinja_undefined_message (render *r, value undefined, value *out);
 /* Fails with the undefined value's own message. */
-bool jinja_fail_undefined (render *r, value undefined);
+#define jinja_fail_undefined(r, undefined) (jinja_report_undefined (r, undefined), false)
+void jinja_report_undefined (render *r, value undefined);
 
 dict *jinja_new_dict (render *r, size_t room);
 /* *found points at the item, NULL if absent. Fails for what cannot be a key. */
@@ -719,7 +722,8 @@ typedef struct parser {
     struct wl_template *tmpl;
 } parser;
 
-bool jinja_parse_fail (parser *p, uint32_t line, const char *format, ...) __attribute__ ((format (printf, 3, 4)));
+#define jinja_parse_fail(p, line, ...) (jinja_parse_report (p, line, __VA_ARGS__), false)
+void jinja_parse_report (parser *p, uint32_t line, const char *format, ...) __attribute__ ((format (printf, 3, 4)));
 node *jinja_new_node (parser *p, node_kind kind, uint32_t line);
 bool jinja_add_node (parser *p, node_list *list, node *item);
 bool jinja_parser_enter (parser *p);

@@ -328,12 +328,11 @@ bool jinja_undefined_message (render *r, value u, value *out)
     return ok && jinja_capture_end (r, mark, out);
 }
 
-bool jinja_fail_undefined (render *r, value u)
+void jinja_report_undefined (render *r, value u)
 {
     value message;
-    if (!jinja_undefined_message (r, u, &message))
-        return false;
-    return jinja_fail (r, "%.*s", (int) message.length, message.as.text);
+    if (jinja_undefined_message (r, u, &message))
+        jinja_report (r, "%.*s", (int) message.length, message.as.text);
 }
 
 /* -- Dicts ------------------------------------------------------------------------------------- */

@@ -79,7 +79,7 @@ static void expect_error (const char *source, const char *variables, const char 
     free (text);
 }
 
-/* -- Against Jinja2 ------------------------------------------------------------------------------------------- */
+/* -- Against Jinja2 ---------------------------------------------------------------------------- */
 
 static void small_templates_give_what_jinja2_gives (void **state)
 {
@@ -187,7 +187,7 @@ static void models_templates_give_what_transformers_gives (void **state)
     assert_true (n > 200);
 }
 
-/* -- Messages ------------------------------------------------------------------------------------------------- */
+/* -- Messages ---------------------------------------------------------------------------------- */
 
 static void a_templates_own_refusal_is_in_the_error (void **state)
 {
@@ -223,14 +223,14 @@ static void the_time_is_the_callers (void **state)
     json_decref (none);
 }
 
-/* -- What comes in ---------------------------------------------------------------------------------------------- */
+/* -- What comes in ----------------------------------------------------------------------------- */
 
 static void texts_with_nul_bytes_pass_through (void **state)
 {
     (void) state;
     static const char source[] = "[{{ x }}|{{ x|length }}|{{ x == 'a\\0b' }}]", expected[] = "[a\0b|3|True]";
     wl_error err = {0};
-    size_t length;
+    size_t length = 0;
     json_t *variables = json_pack ("{s:o}", "x", json_stringn ("a\0b", 3));
     char *text = render_bytes (source, sizeof source - 1, variables, &length, &err);
     assert_non_null (text);
@@ -282,7 +282,7 @@ static void a_later_turn_of_a_loop_sees_what_an_earlier_one_did (void **state)
         "{\"x\": [7, 8, 9]}", "78");
 }
 
-/* -- Bounds ----------------------------------------------------------------------------------------------------- */
+/* -- Bounds ------------------------------------------------------------------------------------ */
 
 static void endless_templates_end_with_an_error (void **state)
 {
@@ -330,7 +330,7 @@ static char *repeat (const char *before, const char *piece, size_t count, const 
     at = stpcpy (at, before);
     for (size_t i = 0; i < count; i++)
         at = stpcpy (at, piece);
-    strcpy (at, after);
+    stpcpy (at, after);
     return text;
 }
 
@@ -371,7 +371,7 @@ static void deeply_nested_variables_are_refused (void **state)
     free (text);
 }
 
-/* -- Memory and threads ----------------------------------------------------------------------------------------- */
+/* -- Memory and threads ------------------------------------------------------------------------ */
 
 static const char busy_source[] =
     "{%- macro show(m, k=1) -%}{{ m.role|upper ~ ':' ~ m['content']|trim }}{{ caller() if k == 2 }}{%- endmacro -%}\n"
@@ -454,7 +454,7 @@ static void one_template_renders_on_several_threads (void **state)
     json_decref (variables);
 }
 
-/* -- A model's own template --------------------------------------------------------------------------------------- */
+/* -- A model's own template -------------------------------------------------------------------- */
 
 static const char *const token_texts[] = {"<unk>", "<s>", "</s>", "hi"};
 
