@@ -114,7 +114,8 @@ INLINE void load_factors (const int type, factors *f, const uint8_t *block)
         vec high = load_256 (s + 64);
         UNROLL for (int i = 0; i < 4; i++)
         {
-            vec v = _mm256_or_si256 (masked_b32 (load_256 (s + i % 2 * 32), i / 2 * 4, 15), masked_b32 (high, 2 * i - 4, 0x30));
+            vec v = _mm256_or_si256 (masked_b32 (load_256 (s + i % 2 * 32), i / 2 * 4, 15),
+                                     masked_b32 (high, 2 * i - 4, 0x30));
             v = _mm256_sub_epi8 (v, _mm256_set1_epi8 (32));
             store_scales_signed (f, 4 * i, v);
             store_mins (f, 4 * i, v, offset_shift (type));

@@ -191,8 +191,8 @@ static void dequantize_q6_k (float *out, const void *row, size_t n)
         float d = wl_f16_to_f32 (b->d);
         for (unsigned e = 0; e < 256; e++) {
             unsigned h = e / 128, low = nibble (b->ql[h * 64 + e % 64], e % 128 / 64);
-            unsigned high = b->qh[h * 32 + e % 32] >> (e % 128 / 32 * 2) & 3;
-            *out++ = d * (float) b->scales[e / 16] * (float) ((int) (low | high << 4) - 32);
+            unsigned high = b->qh[h * 32 + e % 32] >> (e % 128 / 32 * 2) & 3, group = e / 16;
+            *out++ = d * (float) b->scales[group] * (float) ((int) (low | high << 4) - 32);
         }
     }
 }
@@ -213,28 +213,28 @@ static void dequantize_iq4_xs (float *out, const void *row, size_t n)
 
 static const uint8_t zero_block[256]; /* stands for a row of padding; larger than any file block */
 
-/* n dwords of each of 8 rows, side by side. */
-static void interleave_dwords (void *out, const uint8_t *const src[8], size_t n)
+/* n dwords of each of 8 rows, from byte `at` on, side by side. */
+static void interleave_dwords (void *out, const uint8_t *const rows[8], size_t at, size_t n)
 {
     uint8_t *o = out;
     for (size_t w = 0; w < n; w++)
         for (int r = 0; r < 8; r++, o += 4)
-            memcpy (o, src[r] + 4 * w, 4);
+            memcpy (o, rows[r] + at + 4 * w, 4);
 }
 
-/* n bytes of each of 8 rows: [byte][row]. */
-static void interleave_bytes (void *out, const uint8_t *const src[8], size_t n)
+/* n bytes of each of 8 rows, from byte `at` on: [byte][row]. */
+static void interleave_bytes (void *out, const uint8_t *const rows[8], size_t at, size_t n)
 {
     uint8_t *o = out;
     for (size_t i = 0; i < n; i++)
         for (int r = 0; r < 8; r++)
-            *o++ = src[r][i];
+            *o++ = rows[r][at + i];
 }
 
-static void interleave_f16 (void *out, const uint8_t *const src[8])
+static void interleave_f16 (void *out, const uint8_t *const rows[8], size_t at)
 {
     for (int r = 0; r < 8; r++)
-        memcpy ((uint8_t *) out + 2 * r, src[r], 2);
+        memcpy ((uint8_t *) out + 2 * r, rows[r] + at, 2);
 }
 
 /* Bits 0, 4, 8, … 28 of x, side by side. */
@@ -247,43 +247,27 @@ static uint8_t gather_nibble_ends (uint32_t x)
 }
 
 /* Fifth bits: from bit e of 32 to byte e % 4, bit e / 4. */
-static void interleave_fifth_bits (void *out, const uint8_t *const src[8])
+static void interleave_fifth_bits (void *out, const uint8_t *const rows[8], size_t at)
 {
     uint8_t *o = out;
     for (int r = 0; r < 8; r++) {
         uint32_t bits;
-        memcpy (&bits, src[r], 4);
+        memcpy (&bits, rows[r] + at, 4);
         for (unsigned i = 0; i < 4; i++)
             *o++ = gather_nibble_ends (bits >> i);
     }
 }
 
 /* One block of 8 rows. The tile's members are filled from the file's members of the same name. */
-#define MEMBERS(type, member)   \
-    const uint8_t *member[8];   \
-    for (int r = 0; r < 8; r++) \
-    member[r] = rows[r] + offsetof (file_##type, member)
-
-#define PACK_F16(type, member)                                                      \
-    do {                                                                            \
-        MEMBERS (type, member);                                                     \
-        interleave_f16 ((uint8_t *) tile + offsetof (tile_##type, member), member); \
-    } while (0)
-#define PACK_BYTES(type, member)                                                       \
-    do {                                                                               \
-        MEMBERS (type, member);                                                        \
-        interleave_bytes (tile->member, member, sizeof (((file_##type *) 0)->member)); \
-    } while (0)
-#define PACK_DWORDS(type, member)                                                           \
-    do {                                                                                    \
-        MEMBERS (type, member);                                                             \
-        interleave_dwords (tile->member, member, sizeof (((file_##type *) 0)->member) / 4); \
-    } while (0)
-#define PACK_FIFTH_BITS(type, member)                 \
-    do {                                              \
-        MEMBERS (type, member);                       \
-        interleave_fifth_bits (tile->member, member); \
-    } while (0)
+#define TILE_AT(type, member) ((uint8_t *) tile + offsetof (tile_##type, member))
+#define FILE_BYTES(type, member) (sizeof (((file_##type *) 0)->member))
+#define PACK_F16(type, member) interleave_f16 (TILE_AT (type, member), rows, offsetof (file_##type, member))
+#define PACK_BYTES(type, member) \
+    interleave_bytes (TILE_AT (type, member), rows, offsetof (file_##type, member), FILE_BYTES (type, member))
+#define PACK_DWORDS(type, member) \
+    interleave_dwords (TILE_AT (type, member), rows, offsetof (file_##type, member), FILE_BYTES (type, member) / 4)
+#define PACK_FIFTH_BITS(type, member) \
+    interleave_fifth_bits (TILE_AT (type, member), rows, offsetof (file_##type, member))
 
 /* Defines pack_TYPE from the statements that fill one tile block. */
 #define DEFINE_PACK(type, block_elements, ...)                                                               \

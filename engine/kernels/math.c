@@ -2,7 +2,7 @@
  *
  * The f32 forms are written as the SIMD kernels compute them: no table, no branch in the middle of a formula, the range limits as
  * selections at the end. Coefficients are minimax fits on the reduced range. */
-#include "math.h"
+#include "engine/kernels/math.h"
 
 #include <math.h>
 #include <stdbool.h>

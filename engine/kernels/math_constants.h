@@ -2,8 +2,8 @@
 #ifndef WL_ENGINE_KERNELS_MATH_CONSTANTS_H
 #define WL_ENGINE_KERNELS_MATH_CONSTANTS_H
 
-#define EXP_OVERFLOW 88.37f   /* above: +inf */
-#define EXP_UNDERFLOW -87.33f /* below: 0; so 2^n is always a normal number */
+#define EXP_OVERFLOW 88.37f     /* above: +inf */
+#define EXP_UNDERFLOW (-87.33f) /* below: 0; so 2^n is always a normal number */
 #define EXP_LOG2E 0x1.715476p+0f
 #define EXP_ROUND 0x1.8p+23f /* x + this rounds x half to even to an integer, held in the low mantissa bits */
 #define EXP_LN2_HIGH 0x1.62e4p-1f

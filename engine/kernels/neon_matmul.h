@@ -32,8 +32,8 @@ typedef int32x4x2_t i8; /* 8 rows */
 /* -- A block's factors ------------------------------------------------------------------------------------------------------- */
 
 typedef struct factors {
-    float d[8], m[8];      /* m: the format's m, or dmin */
-    int32_t scale[16][8];  /* [group][row]; formats of 32 have none: theirs end here */
+    float d[8], m[8];     /* m: the format's m, or dmin */
+    int32_t scale[16][8]; /* [group][row]; formats of 32 have none: theirs end here */
     int16_t min[16][8];
 } factors;
 
@@ -74,7 +74,8 @@ INLINE void load_group_factors (const int type, factors *f, const uint8_t *s, co
         store_min (f, j, masked_8 (vld1_u8 (s + 8 * j), 4, 15));
         return;
     case Q3_K: {
-        uint8x8_t low = masked_8 (vld1_u8 (s + 8 * (j % 8)), j / 8 * 4, 15), high = masked_8 (vld1_u8 (s + 8 * (8 + j % 4)), j / 4 * 2 - 4, 0x30);
+        uint8x8_t low = masked_8 (vld1_u8 (s + 8 * (j % 8)), j / 8 * 4, 15),
+                  high = masked_8 (vld1_u8 (s + 8 * (8 + j % 4)), j / 4 * 2 - 4, 0x30);
         store_scale (f, j, less_32 (vorr_u8 (low, high)));
         return;
     }
@@ -89,9 +90,12 @@ INLINE void load_group_factors (const int type, factors *f, const uint8_t *s, co
             store_min (f, j, vorr_u8 (masked_8 (low, 4, 15), masked_8 (b, 2, 0x30)));
         }
         return;
-    case Q6_K: store_scale (f, j, vld1_s8 ((const int8_t *) s + 8 * j)); return;
+    case Q6_K:
+        store_scale (f, j, vld1_s8 ((const int8_t *) s + 8 * j));
+        return;
     default: { /* IQ4_XS */
-        uint8x8_t low = masked_8 (vld1_u8 (s + 16 + 8 * (j / 2)), j % 2 * 4, 15), high = masked_8 (vld1_u8 (s + 8 * (j / 4)), j % 4 * 2 - 4, 0x30);
+        uint8x8_t low = masked_8 (vld1_u8 (s + 16 + 8 * (j / 2)), j % 2 * 4, 15),
+                  high = masked_8 (vld1_u8 (s + 8 * (j / 4)), j % 4 * 2 - 4, 0x30);
         store_scale (f, j, less_32 (vorr_u8 (low, high)));
     }
     }
@@ -159,7 +163,8 @@ INLINE i8 add_group (const int type, i8 acc, i8 sum, const int32_t *scale)
 {
     if (block_width (type) == 32)
         return sum;
-    return (i8) BOTH (vmlaq_s32 (acc.val[0], sum.val[0], vld1q_s32 (scale)), vmlaq_s32 (acc.val[1], sum.val[1], vld1q_s32 (scale + 4)));
+    return (i8) BOTH (vmlaq_s32 (acc.val[0], sum.val[0], vld1q_s32 (scale)),
+                      vmlaq_s32 (acc.val[1], sum.val[1], vld1q_s32 (scale + 4)));
 }
 
 /* sum += a step of 8 rows times the step in lane k of x. */
@@ -167,10 +172,14 @@ INLINE i8 dot_step (i8 sum, b32 w, int8x16_t x, const int k)
 {
     int8x16_t low = vreinterpretq_s8_u8 (w.val[0]), high = vreinterpretq_s8_u8 (w.val[1]);
     switch (k) { /* the lane has to be a literal */
-    case 0: return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 0), vdotq_laneq_s32 (sum.val[1], high, x, 0));
-    case 1: return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 1), vdotq_laneq_s32 (sum.val[1], high, x, 1));
-    case 2: return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 2), vdotq_laneq_s32 (sum.val[1], high, x, 2));
-    default: return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 3), vdotq_laneq_s32 (sum.val[1], high, x, 3));
+    case 0:
+        return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 0), vdotq_laneq_s32 (sum.val[1], high, x, 0));
+    case 1:
+        return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 1), vdotq_laneq_s32 (sum.val[1], high, x, 1));
+    case 2:
+        return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 2), vdotq_laneq_s32 (sum.val[1], high, x, 2));
+    default:
+        return (i8) BOTH (vdotq_laneq_s32 (sum.val[0], low, x, 3), vdotq_laneq_s32 (sum.val[1], high, x, 3));
     }
 }
 
@@ -183,8 +192,8 @@ typedef struct columns {
 
 /* -- Few columns: from the packed tile ----------------------------------------------------------------------------------------- */
 
-INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed, columns a,
-                           size_t n_blocks)
+INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed,
+                           columns a, size_t n_blocks)
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
     const int width = block_width (type);
@@ -215,7 +224,8 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                 {
                     acc[c] = add_group (type, acc[c], sum[c], f.scale[g]);
                     if (width == 32)
-                        value[c] = float_step (type, value[c], &f, a.scales[c * a.scale_stride + i], acc[c], a.sums + c * a.sum_stride + i);
+                        value[c] = float_step (type, value[c], &f, a.scales[c * a.scale_stride + i], acc[c],
+                                               a.sums + c * a.sum_stride + i);
                 }
             }
         }
@@ -230,11 +240,12 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
 /* -- More columns: from an unpacked panel -------------------------------------------------------------------------------------- */
 
 typedef struct panel {
-    uint8_t weights[SLAB * WL_TILE_ROWS]; /* SDOT: [step][8 rows][4]; SMMLA: [pair of steps][4 pairs of rows][2][8] */
+    uint8_t weights[SLAB * WL_TILE_ROWS];  /* SDOT: [step][8 rows][4]; SMMLA: [pair of steps][4 pairs of rows][2][8] */
     uint8_t factors[4 * sizeof (factors)]; /* [block] */
     int8_t columns[USES_I8MM ? COLUMN_BLOCK * SLAB : 64]; /* SMMLA: [pair of columns][8 elements][2][8] */
 } panel;
-_Static_assert (sizeof (((panel *) 0)->factors) >= SLAB / 32 * offsetof (factors, scale), "factors of the formats of 32");
+_Static_assert(sizeof (((panel *) 0)->factors) >= SLAB / 32 * offsetof (factors, scale),
+               "factors of the formats of 32");
 
 #if USES_I8MM
 
@@ -250,8 +261,8 @@ INLINE i8 column_of (sums_2x8 s, const int which)
 }
 
 /* acc = or += scale * the group's sums, of n_columns columns (an even number; an odd one's last is not used). */
-INLINE void panel_group (const int type, const int n_columns, sums_2x8 acc[3], const uint8_t *w, const int8_t *x, size_t x_stride,
-                         const int32_t *scale)
+INLINE void panel_group (const int type, const int n_columns, sums_2x8 acc[3], const uint8_t *w, const int8_t *x,
+                         size_t x_stride, const int32_t *scale)
 {
     sums_2x8 sum[3];
     UNROLL for (int c = 0; c < n_columns / 2; c++)
@@ -292,8 +303,8 @@ INLINE void clear (const int n_columns, panel_sums acc)
 
 #else
 
-INLINE void panel_group (const int type, const int n_columns, i8 acc[6], const uint8_t *w, const int8_t *x, size_t x_stride,
-                         const int32_t *scale)
+INLINE void panel_group (const int type, const int n_columns, i8 acc[6], const uint8_t *w, const int8_t *x,
+                         size_t x_stride, const int32_t *scale)
 {
     i8 sum[6];
     int8x16_t steps[6];
@@ -323,8 +334,8 @@ INLINE void clear (const int n_columns, panel_sums acc)
 
 /* One tile x n_columns over n_blocks blocks, added to out; n_used of the columns are real. a.q, a.q_stride: of columns, or (SMMLA)
  * of pairs of columns. */
-INLINE void panel_kernel (const int type, const int n_columns, float *out, size_t out_stride, const panel *p, columns a, size_t n_blocks,
-                          int n_used)
+INLINE void panel_kernel (const int type, const int n_columns, float *out, size_t out_stride, const panel *p, columns a,
+                          size_t n_blocks, int n_used)
 {
     const int width = block_width (type), group_elements = 4 * group_steps (type);
     const uint8_t *w = p->weights, *factor = p->factors;
@@ -332,19 +343,19 @@ INLINE void panel_kernel (const int type, const int n_columns, float *out, size_
         const factors *f = (const factors *) factor;
         panel_sums acc;
         clear (n_columns, acc);
-        for (int g = 0; g < block_groups (type); g++, w += group_elements * 8, a.q += group_elements * (1 + USES_I8MM)) {
+        for (int g = 0; g < block_groups (type);
+             g++, w += group_elements * 8, a.q += group_elements * (1 + USES_I8MM)) {
             panel_group (type, n_columns, acc, w, a.q, a.q_stride, f->scale[width == 32 ? 0 : g]);
             if (width == 32)
-                UNROLL for (int c = 0; c < n_columns; c++)
-                    if (c < n_used)
-                        store8 (out + c * out_stride, float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride + g],
-                                                                  PANEL_SUM (acc, c), a.sums + c * a.sum_stride + g));
+                UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used)
+                    store8 (out + c * out_stride,
+                            float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride + g],
+                                        PANEL_SUM (acc, c), a.sums + c * a.sum_stride + g));
         }
         if (width == 256)
-            UNROLL for (int c = 0; c < n_columns; c++)
-                if (c < n_used)
-                    store8 (out + c * out_stride, float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride],
-                                                              PANEL_SUM (acc, c), a.sums + c * a.sum_stride));
+            UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used) store8 (
+                out + c * out_stride, float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride],
+                                                  PANEL_SUM (acc, c), a.sums + c * a.sum_stride));
         a.scales += width == 32 ? 2 : 1;
     }
 }
@@ -385,13 +396,14 @@ INLINE void unpack_tile (const int type, panel *p, const uint8_t *packed, size_t
 /* A type's instances of the above. */
 typedef struct kernel_set {
     size_t width, block_bytes;
-    void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t);  /* by columns */
-    void (*panel[PANEL_COLUMNS + 1]) (float *, size_t, const panel *, columns, size_t, int); /* by columns: 1 (SDOT), 2, 4, 6 */
+    void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t); /* by columns */
+    void (*panel[PANEL_COLUMNS + 1]) (float *, size_t, const panel *, columns, size_t,
+                                      int); /* by columns: 1 (SDOT), 2, 4, 6 */
     void (*unpack) (panel *, const uint8_t *, size_t);
 } kernel_set;
 
-static void matmul_direct (const kernel_set *set, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles, columns a,
-                           size_t n_columns, size_t n)
+static void matmul_direct (const kernel_set *set, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles,
+                           columns a, size_t n_columns, size_t n)
 {
     const size_t n_blocks = n / set->width;
     for (size_t t = 0; t < n_tiles; t++, tiles += n_blocks * set->block_bytes)
@@ -404,7 +416,8 @@ static void prepare_columns (panel *p, columns *a, size_t n_columns, size_t n)
 #if USES_I8MM
     int8_t *out = p->columns;
     for (size_t c = 0; c < n_columns; c += 2) {
-        const int8_t *first = a->q + c * a->q_stride, *second = c + 1 < n_columns ? first + a->q_stride : first; /* odd: any */
+        const int8_t *first = a->q + c * a->q_stride,
+                     *second = c + 1 < n_columns ? first + a->q_stride : first; /* odd: any */
         for (size_t i = 0; i < n; i += 16, out += 32) {
             int64x2_t x = vreinterpretq_s64_s8 (vld1q_s8 (first + i)), y = vreinterpretq_s64_s8 (vld1q_s8 (second + i));
             vst1q_s8 (out, vreinterpretq_s8_s64 (vzip1q_s64 (x, y)));
@@ -430,8 +443,8 @@ static size_t columns_at_once (size_t left)
 }
 
 /* All columns of `a` at n_blocks blocks of every tile. */
-static void multiply_slab (const kernel_set *set, float *out, size_t out_stride, const uint8_t *tiles, size_t tile_bytes, size_t n_tiles,
-                           columns a, size_t n_columns, size_t n_blocks, panel *p)
+static void multiply_slab (const kernel_set *set, float *out, size_t out_stride, const uint8_t *tiles,
+                           size_t tile_bytes, size_t n_tiles, columns a, size_t n_columns, size_t n_blocks, panel *p)
 {
     prepare_columns (p, &a, n_columns, n_blocks * set->width);
     for (size_t t = 0; t < n_tiles; t++) {
@@ -448,8 +461,8 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
     }
 }
 
-static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,
-                    void *scratch)
+static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                    const wl_activations *a, void *scratch)
 {
     const columns all = {a->q, a->scales, a->sums, a->q_stride, a->scale_stride, a->sum_stride};
     if (a->n_rows == 0)
@@ -464,51 +477,56 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
     for (size_t c = 0; c < a->n_rows; c += COLUMN_BLOCK)
         for (size_t k = 0; k < a->n; k += SLAB) {
             const size_t n_columns = a->n_rows - c < COLUMN_BLOCK ? a->n_rows - c : COLUMN_BLOCK;
-            const columns some = {a->q + c * a->q_stride + k, a->scales + c * a->scale_stride + k / per_256,
-                                  a->sums + c * a->sum_stride + k / 16, a->q_stride, a->scale_stride, a->sum_stride};
-            multiply_slab (set, out + c * out_stride, out_stride, (const uint8_t *) tiles + k / set->width * set->block_bytes, tile_bytes,
-                           n_tiles, some, n_columns, (a->n - k < SLAB ? a->n - k : SLAB) / set->width, scratch);
+            const columns some = {a->q + c * a->q_stride + k,
+                                  a->scales + c * a->scale_stride + k / per_256,
+                                  a->sums + c * a->sum_stride + k / 16,
+                                  a->q_stride,
+                                  a->scale_stride,
+                                  a->sum_stride};
+            multiply_slab (set, out + c * out_stride, out_stride,
+                           (const uint8_t *) tiles + k / set->width * set->block_bytes, tile_bytes, n_tiles, some,
+                           n_columns, (a->n - k < SLAB ? a->n - k : SLAB) / set->width, scratch);
         }
 }
 
-#define DEFINE_DIRECT(TYPE, name, n_columns)                                                                                 \
-    static __attribute__ ((noinline)) void name##_direct_##n_columns (float *out, size_t out_stride, const uint8_t *packed,  \
-                                                                      columns a, size_t n_blocks)                            \
-    {                                                                                                                        \
-        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);                                               \
+#define DEFINE_DIRECT(TYPE, name, n_columns)                                              \
+    static __attribute__ ((noinline)) void name##_direct_##n_columns (                    \
+        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks) \
+    {                                                                                     \
+        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);            \
     }
 
-#define DEFINE_PANEL(TYPE, name, n_columns)                                                                                  \
-    static __attribute__ ((noinline)) void name##_panel_##n_columns (float *out, size_t out_stride, const panel *p,          \
-                                                                     columns a, size_t n_blocks, int n_used)                 \
-    {                                                                                                                        \
-        panel_kernel (TYPE, n_columns, out, out_stride, p, a, n_blocks, n_used);                                             \
+#define DEFINE_PANEL(TYPE, name, n_columns)                                                                         \
+    static __attribute__ ((noinline)) void name##_panel_##n_columns (float *out, size_t out_stride, const panel *p, \
+                                                                     columns a, size_t n_blocks, int n_used)        \
+    {                                                                                                               \
+        panel_kernel (TYPE, n_columns, out, out_stride, p, a, n_blocks, n_used);                                    \
     }
 
-#define DEFINE_MATMUL(TYPE, name)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 1)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 2)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 3)                                                                                            \
-    DEFINE_DIRECT (TYPE, name, 4)                                                                                            \
-    DEFINE_PANEL (TYPE, name, 1)                                                                                             \
-    DEFINE_PANEL (TYPE, name, 2)                                                                                             \
-    DEFINE_PANEL (TYPE, name, 4)                                                                                             \
-    DEFINE_PANEL (TYPE, name, 6)                                                                                             \
-    static void name##_unpack (panel *p, const uint8_t *packed, size_t n_blocks)                                             \
-    {                                                                                                                        \
-        unpack_tile (TYPE, p, packed, n_blocks);                                                                             \
-    }                                                                                                                        \
-    static void neon_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles,                        \
-                                    const wl_activations *a, void *scratch)                                                  \
-    {                                                                                                                        \
-        const kernel_set set = {                                                                                             \
-            .width = (size_t) block_width (TYPE),                                                                            \
-            .block_bytes = block_bytes (TYPE),                                                                               \
-            .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},                            \
-            .panel = {NULL, name##_panel_1, name##_panel_2, NULL, name##_panel_4, NULL, name##_panel_6},                     \
-            .unpack = name##_unpack,                                                                                         \
-        };                                                                                                                   \
-        matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                                          \
+#define DEFINE_MATMUL(TYPE, name)                                                                        \
+    DEFINE_DIRECT (TYPE, name, 1)                                                                        \
+    DEFINE_DIRECT (TYPE, name, 2)                                                                        \
+    DEFINE_DIRECT (TYPE, name, 3)                                                                        \
+    DEFINE_DIRECT (TYPE, name, 4)                                                                        \
+    DEFINE_PANEL (TYPE, name, 1)                                                                         \
+    DEFINE_PANEL (TYPE, name, 2)                                                                         \
+    DEFINE_PANEL (TYPE, name, 4)                                                                         \
+    DEFINE_PANEL (TYPE, name, 6)                                                                         \
+    static void name##_unpack (panel *p, const uint8_t *packed, size_t n_blocks)                         \
+    {                                                                                                    \
+        unpack_tile (TYPE, p, packed, n_blocks);                                                         \
+    }                                                                                                    \
+    static void neon_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles,    \
+                                    const wl_activations *a, void *scratch)                              \
+    {                                                                                                    \
+        const kernel_set set = {                                                                         \
+            .width = (size_t) block_width (TYPE),                                                        \
+            .block_bytes = block_bytes (TYPE),                                                           \
+            .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},        \
+            .panel = {NULL, name##_panel_1, name##_panel_2, NULL, name##_panel_4, NULL, name##_panel_6}, \
+            .unpack = name##_unpack,                                                                     \
+        };                                                                                               \
+        matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                      \
     }
 
 DEFINE_MATMUL (Q4_0, q4_0)

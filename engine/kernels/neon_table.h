@@ -27,8 +27,10 @@ INLINE float largest_magnitude (const float *x, const size_t n)
 INLINE int16_t quantize_16 (int8_t *q, const float *x, float inverse)
 {
     int32x4_t v[4];
-    UNROLL for (int i = 0; i < 4; i++) v[i] = vcvtnq_s32_f32 (vmulq_n_f32 (vld1q_f32 (x + 4 * i), inverse)); /* half to even */
-    int16x8_t low = vcombine_s16 (vmovn_s32 (v[0]), vmovn_s32 (v[1])), high = vcombine_s16 (vmovn_s32 (v[2]), vmovn_s32 (v[3]));
+    UNROLL for (int i = 0; i < 4; i++) v[i] =
+        vcvtnq_s32_f32 (vmulq_n_f32 (vld1q_f32 (x + 4 * i), inverse)); /* half to even */
+    int16x8_t low = vcombine_s16 (vmovn_s32 (v[0]), vmovn_s32 (v[1])),
+              high = vcombine_s16 (vmovn_s32 (v[2]), vmovn_s32 (v[3]));
     vst1q_s8 (q, vcombine_s8 (vmovn_s16 (low), vmovn_s16 (high)));
     return vaddvq_s16 (vaddq_s16 (low, high));
 }
@@ -74,38 +76,24 @@ static void rope_adjacent (float *x, const float *cos, const float *sin, size_t 
     wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
 }
 
-#define NEON_TABLE(name)                                                                                                     \
-    {                                                                                                                        \
-        .isa = (name),                                                                                                       \
-        .scratch_bytes = sizeof (panel),                                                                                     \
-        .quantize_q8_16 = quantize_q8_16,                                                                                    \
-        .quantize_q8_256 = quantize_q8_256,                                                                                  \
-        .matmul = {                                                                                                          \
-            [WL_TYPE_F32] = simd8_matmul_f32,                                                                                \
-            [WL_TYPE_F16] = simd8_matmul_f16,                                                                                \
-            [WL_TYPE_BF16] = simd8_matmul_bf16,                                                                              \
-            [WL_TYPE_Q4_0] = neon_matmul_q4_0,                                                                               \
-            [WL_TYPE_Q4_1] = neon_matmul_q4_1,                                                                               \
-            [WL_TYPE_Q5_0] = neon_matmul_q5_0,                                                                               \
-            [WL_TYPE_Q5_1] = neon_matmul_q5_1,                                                                               \
-            [WL_TYPE_Q8_0] = neon_matmul_q8_0,                                                                               \
-            [WL_TYPE_IQ4_NL] = neon_matmul_iq4_nl,                                                                           \
-            [WL_TYPE_Q2_K] = neon_matmul_q2_k,                                                                               \
-            [WL_TYPE_Q3_K] = neon_matmul_q3_k,                                                                               \
-            [WL_TYPE_Q4_K] = neon_matmul_q4_k,                                                                               \
-            [WL_TYPE_Q5_K] = neon_matmul_q5_k,                                                                               \
-            [WL_TYPE_Q6_K] = neon_matmul_q6_k,                                                                               \
-            [WL_TYPE_IQ4_XS] = neon_matmul_iq4_xs,                                                                           \
-        },                                                                                                                   \
-        .attention = simd8_attention,                                                                                        \
-        .rms_norm = rms_norm,                                                                                                \
-        .layer_norm = layer_norm,                                                                                            \
-        .silu_mul = silu_mul,                                                                                                \
-        .gelu_mul = gelu_mul,                                                                                                \
-        .add_scaled = add_scaled,                                                                                            \
-        .rope_adjacent = rope_adjacent,                                                                                      \
-        .rope_halves = rope_halves,                                                                                          \
-        .to_f16 = to_f16,                                                                                                    \
+#define NEON_TABLE(name)                                                                                            \
+    {                                                                                                               \
+        .isa = (name), .scratch_bytes = sizeof (panel), .quantize_q8_16 = quantize_q8_16,                           \
+        .quantize_q8_256 = quantize_q8_256,                                                                         \
+        .matmul =                                                                                                   \
+            {                                                                                                       \
+                [WL_TYPE_F32] = simd8_matmul_f32,      [WL_TYPE_F16] = simd8_matmul_f16,                            \
+                [WL_TYPE_BF16] = simd8_matmul_bf16,    [WL_TYPE_Q4_0] = neon_matmul_q4_0,                           \
+                [WL_TYPE_Q4_1] = neon_matmul_q4_1,     [WL_TYPE_Q5_0] = neon_matmul_q5_0,                           \
+                [WL_TYPE_Q5_1] = neon_matmul_q5_1,     [WL_TYPE_Q8_0] = neon_matmul_q8_0,                           \
+                [WL_TYPE_IQ4_NL] = neon_matmul_iq4_nl, [WL_TYPE_Q2_K] = neon_matmul_q2_k,                           \
+                [WL_TYPE_Q3_K] = neon_matmul_q3_k,     [WL_TYPE_Q4_K] = neon_matmul_q4_k,                           \
+                [WL_TYPE_Q5_K] = neon_matmul_q5_k,     [WL_TYPE_Q6_K] = neon_matmul_q6_k,                           \
+                [WL_TYPE_IQ4_XS] = neon_matmul_iq4_xs,                                                              \
+            },                                                                                                      \
+        .attention = simd8_attention, .rms_norm = rms_norm, .layer_norm = layer_norm, .silu_mul = silu_mul,         \
+        .gelu_mul = gelu_mul, .add_scaled = add_scaled, .rope_adjacent = rope_adjacent, .rope_halves = rope_halves, \
+        .to_f16 = to_f16,                                                                                           \
     }
 
 #endif

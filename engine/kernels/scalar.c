@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/kernels/math.h"
 #include "formats.h"
-#include "math.h"
 
 /* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
 

@@ -10,8 +10,8 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "engine/kernels/math.h"
 #include "kernels.h"
-#include "math.h"
 #include "simd8.h"
 
 enum { TILE = 6, BLOCK = WL_ATTENTION_BLOCK, PAGE = WL_KV_PAGE, GROUP = WL_KV_GROUP };

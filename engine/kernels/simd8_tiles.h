@@ -106,7 +106,8 @@ INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inn
     }
     default: /* IQ4_XS */
         return lookup_b32 (
-            iq4_codebook, masked_b32 (load_b32 (block + offsetof (tile_iq4_xs, qs) + (outer * 4 + k % 4) * 32), k / 4 * 4, 15));
+            iq4_codebook,
+            masked_b32 (load_b32 (block + offsetof (tile_iq4_xs, qs) + (outer * 4 + k % 4) * 32), k / 4 * 4, 15));
     }
 }
 
