@@ -4,6 +4,7 @@
  * pipe of the coordinator's: a thread waits for its end and exits the process at once, whatever it is computing, so that no worker survives. */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -52,6 +53,13 @@ static void *wait_for_parent (void *context)
     while (got > 0 || (got < 0 && errno == EINTR));
     leave_at_once (w, 0);
     return NULL;
+}
+
+/* It may die while this worker leaves as it was told to; then the folder is nobody else's to remove. */
+static bool parent_is_gone (int parent_fd)
+{
+    struct pollfd life = {.fd = parent_fd, .events = POLLIN};
+    return poll (&life, 1, 0) > 0;
 }
 
 static bool start_thread (void *(*body) (void *), watch *w, wl_error *err)
@@ -277,7 +285,7 @@ int main (int argc, char **argv)
         leave_at_once (outside, 0);
     wl_link_end_process ();
 done:
-    if (folder && f.parent_fd < 0)
+    if (folder && (f.parent_fd < 0 || parent_is_gone (f.parent_fd)))
         wl_socket_folder_remove (folder);
     if (end == SESSION_LEFT)
         return 0;
