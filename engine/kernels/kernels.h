@@ -1,7 +1,6 @@
 /* The kernel table: every computation whose speed depends on the instruction set.
  *
- * One table per ISA. scalar.c fills all entries and is the definition; each other file (avx2.c, …) copies the scalar table and
- * overrides entries. wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit,
+ * One table per ISA. scalar.c fills all entries and is the definition; avx2.c, neon.c and neon_i8mm.c fill theirs. wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit,
  * for every shape (tests/kernels proves it): all are compiled with -ffp-contract=off, use explicit fused multiply-adds, and
  * keep one fixed chain of operations per output element, whatever the tile, batch or thread count:
  *
@@ -129,7 +128,9 @@ size_t wl_attention_scratch (size_t n_rows, size_t head_dim);
 
 /* out[c * out_stride + r] = row r (of 8 * n_tiles) times activation row c (of a->n_rows). `tiles` holds n_tiles tiles one
  * after another; a->kind is the format's. Writes all 8 * n_tiles rows, padding included. `scratch`: 64-byte aligned,
- * wl_kernels.scratch_bytes, one per thread. */
+ * wl_kernels.scratch_bytes, one per thread.
+ * Speed: with more than 4 columns, each call prepares the columns anew and takes tiles in pairs; 8 or 16 tiles a call make that small, an odd
+ * number leaves one tile to a slower kernel. With few columns any number will do. */
 typedef void (*wl_matmul_fn) (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,
                               void *scratch);
 
