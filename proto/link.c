@@ -270,7 +270,9 @@ zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
     if (ok && kind == WL_LINK_ROUTER)
         ok = set_option (socket, ZMQ_ROUTER_MANDATORY, 1); /* a vanished peer is an error, not a silent drop */
     if (ok && kind == WL_LINK_PUSH)
-        ok = set_option (socket, ZMQ_IMMEDIATE, 1); /* queue only for a peer that is there; on a DEALER it would lose what has arrived when the peer leaves */
+        ok = set_option (
+            socket, ZMQ_IMMEDIATE,
+            1); /* queue only for a peer that is there; on a DEALER it would lose what has arrived when the peer leaves */
     /* CURVE's keys are set here, before bind or connect, and wl_link_start_process starts its authenticator. */
     if (ok)
         return link;
