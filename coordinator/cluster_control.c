@@ -608,6 +608,8 @@ void control_free (control **control_pointer)
         return;
     block_signals (&before);
     zactor_destroy (&c->actor);
+    if (c->options.folder) /* nobody is left to do it, and a second Ctrl-C that waits ends this process when it is let in */
+        wl_socket_folder_remove (c->options.folder);
     pthread_sigmask (SIG_SETMASK, &before, NULL);
     pthread_mutex_lock (&c->mutex); /* after the actor's last use of it */
     for (size_t i = 0; i < c->n_members; i++)
