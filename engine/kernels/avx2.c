@@ -1,5 +1,5 @@
-/* The AVX2 table. Quantizing activations is here, the quantized matmul in avx2_matmul.c; the rest is written in vectors of 8 floats
- * that AVX2 and NEON share. */
+/* The AVX2 table. Quantizing activations is here, the quantized matmul in avx2_matmul.c; the rest is written in vectors
+ * of 8 floats that AVX2 and NEON share. */
 #if defined(__x86_64__)
 
 #include "avx2.h"
@@ -11,7 +11,7 @@
 #include "simd8_matmul_float.h"
 #include "tables.h"
 
-/* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
+/* -- Quantizing activations ---------------------------------------------------------------------------------------- */
 
 /* Largest magnitude of n values (a multiple of 8), compared as integers. */
 INLINE float largest_magnitude (const float *x, const size_t n)
@@ -97,7 +97,7 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
     }
 }
 
-/* -- Rotating adjacent pairs ------------------------------------------------------------------------------------------------------ */
+/* -- Rotating adjacent pairs --------------------------------------------------------------------------------------- */
 
 static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
 {

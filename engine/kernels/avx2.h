@@ -5,8 +5,9 @@
 #include "kernels.h"
 #include "simd8.h"
 
-/* Keeps a vector where the source has it. Both compilers otherwise move loads and additions across a whole unrolled tile (GCC's
- * scheduler, clang's reassociation) until 16 registers no longer hold it and half of the instructions are spills. */
+/* Keeps a vector where the source has it. Both compilers otherwise move loads and additions across a whole unrolled
+ * tile (GCC's scheduler, clang's reassociation) until 16 registers no longer hold it and half of the instructions are
+ * spills. */
 #define PIN(v) __asm__ volatile("" : "+x"(v))
 
 INLINE __m256i load_256 (const void *p)

@@ -1,21 +1,23 @@
 /* Quantized matmul with AVX2.
  *
- * A vector holds 4 consecutive elements (a step) of each of a tile's 8 rows; 4 bytes of an activation row are broadcast against it:
+ * A vector holds 4 consecutive elements (a step) of each of a tile's 8 rows; 4 bytes of an activation row are broadcast
+ * against it:
  *     vpmaddubsw  8 rows x 2 pairs, int16          added up over a chain of steps
  *     vpmaddwd    with [scale, scale] of each row  -> 8 rows, int32
- * and once a block (twice in the formats of 32) the int32 sum becomes one float step. That is 32 multiply-adds an instruction with no shuffles and no sum
- * across lanes. Zen 3 starts two of these multiplications a clock; the additions between them compete for the same pipes, so
- * the fewer the better.
+ * and once a block (twice in the formats of 32) the int32 sum becomes one float step. That is 32 multiply-adds an
+ * instruction with no shuffles and no sum across lanes. Zen 3 starts two of these multiplications a clock; the
+ * additions between them compete for the same pipes, so the fewer the better.
  *
  * Few columns (decode): the tile is read as it is, so that the weights stream from memory once, prefetched.
  *
- * More columns: a slab of two tiles is unpacked to a panel in L1 and reused for all columns, 16 rows x 3 columns at a time in
- * registers (5 loads for 6 multiplications; 8 x 6 would need 7). Two things are done for all columns beforehand:
- *   - Where the format has an offset (q - 8, q - 32, ...), a chain starts at -offset * (sums of the activation pairs). Its end is then
- *     the sum of the signed weights' products, which int16 holds over the whole group although the unsigned ones do not: additions
- *     wrap around, and only the end needs to fit. For Q6_K: 4 steps * 2 * 127 * 32 = 32512.
- *   - Weights that use all of int8 (Q8_0, IQ4) leave no room for even two products in int16; they are unpacked to int16 (with
- *     the scale multiplied in) and so are the activations, for vpmaddwd. */
+ * More columns: a slab of two tiles is unpacked to a panel in L1 and reused for all columns, 16 rows x 3 columns at a
+ * time in registers (5 loads for 6 multiplications; 8 x 6 would need 7). Two things are done for all columns
+ * beforehand:
+ *   - Where the format has an offset (q - 8, q - 32, ...), a chain starts at -offset * (sums of the activation pairs).
+ *     Its end is then the sum of the signed weights' products, which int16 holds over the whole group although the
+ *     unsigned ones do not: additions wrap around, and only the end needs to fit. For Q6_K: 4 * 2 * 127 * 32 = 32512.
+ *   - Weights that use all of int8 (Q8_0, IQ4) leave no room for even two products in int16; they are unpacked to int16
+ *     (with the scale multiplied in) and so are the activations, for vpmaddwd. */
 #if defined(__x86_64__)
 
 #include "avx2_tiles.h"
@@ -31,7 +33,7 @@ enum {
     PREFETCH_BYTES = 2048, /* ahead, when one column streams the weights */
 };
 
-/* -- Steps shared by both kinds of kernels ----------------------------------------------------------------------------------- */
+/* -- Steps shared by both kinds of kernels ------------------------------------------------------------------------- */
 
 /* acc += s16 pairs times `scales`, which differ by tile. */
 INLINE void add_chain (const int n_tiles, const int n_columns, vec acc[2][4], vec s16[2][4], const vec scales[2])
@@ -68,8 +70,9 @@ INLINE __m256 float_step (const int type, __m256 value, const factors *f, float 
     return value;
 }
 
-/* Results so far, of n_tiles x n_columns. In the formats of 32, whose float steps are frequent, they stay in registers over a whole
- * kernel; in the others out is read and written at each step, which leaves the registers to the integer sums. */
+/* Results so far, of n_tiles x n_columns. In the formats of 32, whose float steps are frequent, they stay in registers
+ * over a whole kernel; in the others out is read and written at each step, which leaves the registers to the integer
+ * sums. */
 INLINE void load_values (const int n_tiles, const int n_columns, __m256 value[2][4], const float *out,
                          size_t out_stride)
 {
@@ -87,7 +90,7 @@ INLINE void store_values (const int n_tiles, const int n_columns, __m256 value[2
     }
 }
 
-/* -- Few columns: from the packed tile ----------------------------------------------------------------------------------------- */
+/* -- Few columns: from the packed tile ----------------------------------------------------------------------------- */
 
 typedef struct columns {
     const int8_t *q;
@@ -127,7 +130,8 @@ INLINE vec sum_of_mins (const int type, const factors *f, const int16_t *sums)
     return total;
 }
 
-/* The float step of all columns, after the offset is taken out. Scale and sums are those of the activations just multiplied. */
+/* The float step of all columns, after the offset is taken out. Scale and sums are those of the activations just
+ * multiplied. */
 INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4], const factors *f, const float *scales,
                         const int16_t *sums, columns a, vec acc[2][4])
 {
@@ -194,7 +198,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     store_values (1, n_columns, value, out, out_stride);
 }
 
-/* -- More columns: from an unpacked panel -------------------------------------------------------------------------------------- */
+/* -- More columns: from an unpacked panel -------------------------------------------------------------------------- */
 
 /* Elements of a panel. */
 INLINE size_t slab (const int type)
@@ -203,7 +207,8 @@ INLINE size_t slab (const int type)
 }
 
 /* Dwords that are prepared for a block of one column, in `extras`:
- *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each group: where its chain starts
+ *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each group: where its
+ *                   chain starts
  *   Q4_K Q5_K:      [S_2j, S_2j+1], int16: sums of two groups
  *   Q4_1 Q5_1:      S of each half, f32 */
 INLINE size_t n_extras (const int type)
@@ -379,7 +384,7 @@ INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns
         store_values (n_tiles, n_columns, value, out, out_stride);
 }
 
-/* -- Unpacking a panel ---------------------------------------------------------------------------------------------------------- */
+/* -- Unpacking a panel --------------------------------------------------------------------------------------------- */
 
 INLINE void split_to_16 (vec v, vec *even, vec *odd)
 {
@@ -419,7 +424,7 @@ INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const 
     }
 }
 
-/* -- Preparing columns ---------------------------------------------------------------------------------------------------------- */
+/* -- Preparing columns --------------------------------------------------------------------------------------------- */
 
 /* Sums of the even and of the odd pairs of 8 groups of 16 bytes, as int16 dwords in order. */
 INLINE vec pair_sums_128 (const int8_t *q)
@@ -474,7 +479,7 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
         }
 }
 
-/* -- Whole matrices ------------------------------------------------------------------------------------------------------------ */
+/* -- Whole matrices ------------------------------------------------------------------------------------------------ */
 
 /* A type's instances of the above, each a function of its own so that it has all registers. */
 typedef struct kernel_set {

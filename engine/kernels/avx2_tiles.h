@@ -1,5 +1,5 @@
-/* What AVX2 adds to simd8_tiles.h: chains of int16 sums, and a block's factors as its instructions want them; private to
- * avx2_matmul.c. */
+/* What AVX2 adds to simd8_tiles.h: chains of int16 sums, and a block's factors as its instructions want them; private
+ * to avx2_matmul.c. */
 #ifndef WL_ENGINE_KERNELS_AVX2_TILES_H
 #define WL_ENGINE_KERNELS_AVX2_TILES_H
 
@@ -17,7 +17,7 @@ INLINE int chain_steps (const int type)
                                                         : group_steps (type);
 }
 
-/* -- A block's factors ------------------------------------------------------------------------------------------------------- */
+/* -- A block's factors --------------------------------------------------------------------------------------------- */
 
 typedef struct factors {
     float d[8], m[8];        /* m: the format's m or dmin */

@@ -7,7 +7,7 @@
 
 const int8_t iq4_codebook[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
-/* -- Small parts ------------------------------------------------------------------------------------------------------------- */
+/* -- Small parts --------------------------------------------------------------------------------------------------- */
 
 /* Scale (or min) j of Q4_K and Q5_K. Byte i of the 12 stands at scales[i * stride]: stride 1 in a file, 8 in a tile. */
 static void q4_k_scale (const uint8_t *scales, size_t stride, unsigned j, int *scale, int *min)
@@ -39,7 +39,7 @@ static unsigned nibble (unsigned byte, unsigned high)
     return high ? byte >> 4 : byte & 15;
 }
 
-/* -- Dequantizing ------------------------------------------------------------------------------------------------------------ */
+/* -- Dequantizing -------------------------------------------------------------------------------------------------- */
 
 static void dequantize_f32 (float *out, const void *row, size_t n)
 {
@@ -209,7 +209,7 @@ static void dequantize_iq4_xs (float *out, const void *row, size_t n)
     }
 }
 
-/* -- Packing ----------------------------------------------------------------------------------------------------------------- */
+/* -- Packing ------------------------------------------------------------------------------------------------------- */
 
 static const uint8_t zero_block[256]; /* stands for a row of padding; larger than any file block */
 
@@ -314,7 +314,7 @@ static void pack_16_bit (void *tile, const void *const rows[8], size_t n) /* f16
             memcpy (o, rows[r] ? (const uint8_t *) rows[r] + 2 * i : zero_block, 2);
 }
 
-/* -- Tile blocks as plain numbers -------------------------------------------------------------------------------------------- */
+/* -- Tile blocks as plain numbers ---------------------------------------------------------------------------------- */
 
 /* Dword vectors: byte of row r at byte index l of its packed bytes. */
 #define AT(vectors, r, l) ((vectors)[(l) / 4][r][(l) % 4])
@@ -391,7 +391,7 @@ DEFINE_UNPACK (
     } for (unsigned e = 0; e < 256; e++)
         p->q[r][e] = iq4_codebook[nibble (AT (t->qs, r, e / 32 * 16 + e % 16), e % 32 / 16)];)
 
-/* -- The table --------------------------------------------------------------------------------------------------------------- */
+/* -- The table ----------------------------------------------------------------------------------------------------- */
 
 #define FORMAT_32(TYPE, type)                                                                         \
     {                                                                                                 \

@@ -1,20 +1,22 @@
 /* The kernel table: every computation whose speed depends on the instruction set.
  *
- * One table per ISA. scalar.c fills all entries and is the definition; avx2.c, neon.c and neon_i8mm.c fill theirs. wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit,
- * for every shape (tests/kernels proves it): all are compiled with -ffp-contract=off, use explicit fused multiply-adds, and
- * keep one fixed chain of operations per output element, whatever the tile, batch or thread count:
+ * One table per ISA. scalar.c fills all entries and is the definition; avx2.c, neon.c and neon_i8mm.c fill theirs.
+ * wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit, for every
+ * shape (tests/kernels proves it): all are compiled with -ffp-contract=off, use explicit fused multiply-adds, and keep
+ * one fixed chain of operations per output element, whatever the tile, batch or thread count:
  *
- *  - SIMD lanes are weight *rows* (matmul), KV *positions* (scores) or head *elements* (weighted values), never a split of one
- *    sum; so the shape of a tile cannot change a result. The two true reductions (sum of squares, sum of exponentials) run over
- *    8 virtual lanes, element i in lane i % 8, ascending, and end in the tree
+ *  - SIMD lanes are weight *rows* (matmul), KV *positions* (scores) or head *elements* (weighted values), never a split
+ *    of one sum; so the shape of a tile cannot change a result. The two true reductions (sum of squares, sum of
+ *    exponentials) run over 8 virtual lanes, element i in lane i % 8, ascending, and end in the tree
  *    ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)).
  *  - Quantized matmul: inside a block all sums are exact int32; blocks are added in ascending order by fma in f32:
  *      Q4_0 Q5_0 Q8_0 IQ4_NL  acc = fma (dw * da, (float) isum, acc)                for each half of 16 in turn
  *      Q4_1 Q5_1              acc = fma (dw * da, (float) isum, acc); acc = fma (mw * da, (float) S, acc)     likewise
  *      Q3_K Q6_K IQ4_XS       acc = fma (dw * da, (float) isum, acc)          isum = sum_j scale_j * sum_k q_k a_k
  *      Q2_K Q4_K Q5_K         acc = fma (dw * da, (float) isum, acc); acc = fma (-(dmin * da), (float) msum, acc)
- *    with dw, mw, dmin the block's f16 factors as f32, da the activation block's scale, S its sum of activations, isum with
- *    the type's offset (8, 16, 32, …) taken in exactly, msum = sum_j min_j * S_j. int to float rounds half to even.
+ *    with dw, mw, dmin the block's f16 factors as f32, da the activation block's scale, S its sum of activations, isum
+ *    with the type's offset (8, 16, 32, …) taken in exactly, msum = sum_j min_j * S_j. int to float rounds half to
+ *    even.
  *  - F32, F16, BF16: acc = fma (w_k, x_k, acc), k ascending, from 0.
  *  - acc starts at +0.
  *
@@ -28,15 +30,16 @@
 
 #include "../gguf.h"
 
-/* -- Weights: tiles of 8 rows -------------------------------------------------------------------------------------------- */
+/* -- Weights: tiles of 8 rows -------------------------------------------------------------------------------------- */
 
 enum { WL_TILE_ROWS = 8, WL_TYPE_LIMIT = 40 };
 
 /* How the activations a matrix is multiplied with are represented; a property of the weight's type alone. */
 typedef enum wl_activation_kind {
-    WL_ACTIVATION_F32, /* F32, F16, BF16 weights */
-    WL_ACTIVATION_Q8_16, /* 32-wide formats: int8, one f32 scale and one int16 sum per 16. A scale per 32 is what other engines have; halves
-                             cut the noise of the logits (KL divergence) by 45% for one more float step a block. */
+    WL_ACTIVATION_F32,    /* F32, F16, BF16 weights */
+    WL_ACTIVATION_Q8_16,  /* 32-wide formats: int8, one f32 scale and one int16 sum per 16. A scale per 32 is what other
+                             engines have; halves cut the noise of the logits (KL divergence) by 45% for one more
+                             float step a block. */
     WL_ACTIVATION_Q8_256, /* K-quants: int8, one f32 scale per 256, int16 sums per 16 */
 } wl_activation_kind;
 
@@ -50,21 +53,21 @@ typedef struct wl_format {
     /* The type's definition: dequantizes `n` elements (whole blocks) of one row as the file stores it. */
     void (*dequantize) (float *out, const void *row, size_t n);
 
-    /* Interleaves 8 rows of `n` elements as the file stores them into a tile of n / block_elements * tile_bytes bytes (64-byte
-     * aligned not required). rows[i] == NULL packs zeros (padding after the last row). */
+    /* Interleaves 8 rows of `n` elements as the file stores them into a tile of n / block_elements * tile_bytes bytes
+     * (64-byte aligned not required). rows[i] == NULL packs zeros (padding after the last row). */
     void (*pack) (void *tile, const void *const rows[8], size_t n);
 } wl_format;
 
 /* NULL when Woolly cannot compute with `type`. */
 const wl_format *wl_format_find (uint32_t type);
 
-/* -- Activations ----------------------------------------------------------------------------------------------------------- */
+/* -- Activations --------------------------------------------------------------------------------------------------- */
 
 /* `n_rows` rows of `n` elements in one representation. Strides are in elements. Row r: q + r * q_stride, and so on.
  * Q8_16:  scales[n / 16], sums[n / 16];   Q8_256: scales[n / 256], sums[n / 16].
  *
- * One block (16 or 256 values), exactly: amax = the largest magnitude, magnitudes compared as integers of their bits (so inf wins
- * over numbers and NaN over inf).
+ * One block (16 or 256 values), exactly: amax = the largest magnitude, magnitudes compared as integers of their bits
+ * (so inf wins over numbers and NaN over inf).
  *   amax < WL_QUANTIZE_LEAST:  scale = 0, all q = 0 (such a block counts as zero: 127 / amax would overflow)
  *   amax not finite:           scale = amax, all q = 0 (products become NaN, so that the fault shows)
  *   else:                      scale = amax / 127.0f;  q = round-half-even (x * (127.0f / amax)), which is within +-127
@@ -84,10 +87,10 @@ typedef struct wl_activations {
     size_t sum_stride;
 } wl_activations;
 
-/* -- Attention --------------------------------------------------------------------------------------------------------------- */
+/* -- Attention ----------------------------------------------------------------------------------------------------- */
 
 /* KV pages: WL_KV_PAGE positions of one kv head, f16 (values beyond the f16 range are clamped to +-65504 on storing).
- *   K page: [WL_KV_PAGE / 16][head_dim][16]   groups of 16 positions, so that a vector holds one element of 16 positions
+ *   K page: [WL_KV_PAGE / 16][head_dim][16]   so that a vector holds one element of several positions
  *   V page: [WL_KV_PAGE][head_dim]
  * Attention runs over fixed blocks of WL_ATTENTION_BLOCK positions, aligned to multiples of it. */
 enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256 };
@@ -103,8 +106,8 @@ enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256 };
  *   with a sink (gpt-oss), one more block of one position with s = sink, p = 1 and v = 0, last:
  *     M = max (m, sink); a = expf (m - M); l = fma (l, a, expf (sink - M)); o = o * a
  *   out[d] = o[d] / l
- * max (x, y) is x > y ? x : y from -inf on, so that NaN never becomes the maximum. K of invisible positions inside a block of 16 may
- * be read, V of them is not.
+ * max (x, y) is x > y ? x : y from -inf on, so that NaN never becomes the maximum. K of invisible positions inside a
+ * block of 16 may be read, V of them is not.
  * Rows are the query heads of one kv group and of consecutive positions; all read the same pages. */
 typedef struct wl_attention {
     size_t n_rows, head_dim;
@@ -124,13 +127,13 @@ typedef struct wl_attention {
 /* Floats of scratch that any table's attention needs. */
 size_t wl_attention_scratch (size_t n_rows, size_t head_dim);
 
-/* -- The table ----------------------------------------------------------------------------------------------------------------- */
+/* -- The table ----------------------------------------------------------------------------------------------------- */
 
-/* out[c * out_stride + r] = row r (of 8 * n_tiles) times activation row c (of a->n_rows). `tiles` holds n_tiles tiles one
- * after another; a->kind is the format's. Writes all 8 * n_tiles rows, padding included. `scratch`: 64-byte aligned,
- * wl_kernels.scratch_bytes, one per thread.
- * Speed: with more than 4 columns, each call prepares the columns anew and takes tiles in pairs; 8 or 16 tiles a call make that small, an odd
- * number leaves one tile to a slower kernel. With few columns any number will do. */
+/* out[c * out_stride + r] = row r (of 8 * n_tiles) times activation row c (of a->n_rows). `tiles` holds n_tiles tiles
+ * one after another; a->kind is the format's. Writes all 8 * n_tiles rows, padding included. `scratch`: 64-byte
+ * aligned, wl_kernels.scratch_bytes, one per thread.
+ * Speed: with more than 4 columns, each call prepares the columns anew and takes tiles in pairs; 8 or 16 tiles a call
+ * make that small, an odd number leaves one tile to a slower kernel. With few columns any number will do. */
 typedef void (*wl_matmul_fn) (float *out, size_t out_stride, const void *tiles, size_t n_tiles, const wl_activations *a,
                               void *scratch);
 
@@ -146,10 +149,12 @@ typedef struct wl_kernels {
 
     void (*attention) (const wl_attention *a);
 
-    /* y = x / sqrt (mean (x^2) + eps) * w:  r = 1 / sqrtf (sum / n + eps);  y_i = (x_i * r) * w_i. sum by fma in 8 virtual lanes.
+    /* y = x / sqrt (mean (x^2) + eps) * w:  r = 1 / sqrtf (sum / n + eps);  y_i = (x_i * r) * w_i. sum by fma in 8
+     * virtual lanes.
      * y may be x. w NULL: y_i = x_i * r. */
     void (*rms_norm) (float *y, const float *x, const float *w, size_t n, float eps);
-    /* mean m = sum / n; v = sum ((x - m)^2) / n; r = 1 / sqrtf (v + eps); y_i = fma ((x_i - m) * r, w_i, b_i); b NULL: product only.
+    /* mean m = sum / n; v = sum ((x - m)^2) / n; r = 1 / sqrtf (v + eps); y_i = fma ((x_i - m) * r, w_i, b_i); b NULL:
+     * product only.
      * Both sums in 8 virtual lanes, the second by fma. y may be x. */
     void (*layer_norm) (float *y, const float *x, const float *w, const float *b, size_t n, float eps);
 
@@ -172,8 +177,8 @@ typedef struct wl_kernels {
 
 extern const wl_kernels wl_kernels_scalar;
 
-/* The table by --isa name, or the best this CPU runs when `name` is NULL or "auto". NULL with WL_ERROR_USAGE if the name is unknown
- * or this CPU lacks it (the text lists what it has). */
+/* The table by --isa name, or the best this CPU runs when `name` is NULL or "auto". NULL with WL_ERROR_USAGE if the
+ * name is unknown or this CPU lacks it (the text lists what it has). */
 const wl_kernels *wl_kernels_find (const char *name, wl_error *err);
 
 /* Tables that this CPU runs, scalar first; returns how many, at most `limit` written. For tests and benchmarks. */

@@ -1,7 +1,7 @@
 /* Woolly's own elementary functions; see math.h.
  *
- * The f32 forms are written as the SIMD kernels compute them: no table, no branch in the middle of a formula, the range limits as
- * selections at the end. Coefficients are minimax fits on the reduced range. */
+ * The f32 forms are written as the SIMD kernels compute them: no table, no branch in the middle of a formula, the range
+ * limits as selections at the end. Coefficients are minimax fits on the reduced range. */
 #include "engine/kernels/math.h"
 
 #include <math.h>
@@ -89,7 +89,7 @@ uint16_t wl_f32_to_f16 (float x)
     return (uint16_t) (sign | ((magnitude - 0x38000000u + 0xfff + odd) >> 13));
 }
 
-/* -- f64 --------------------------------------------------------------------------------------------------------------------- */
+/* -- f64 ----------------------------------------------------------------------------------------------------------- */
 
 static const double LN2_HIGH = 0x1.62e42fefa0000p-1; /* 17 zero bits at the end: n * LN2_HIGH is exact for |n| < 2^17 */
 static const double LN2_LOW = 0x1.cf79abc9e3b3ap-40;

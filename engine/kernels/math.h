@@ -1,21 +1,23 @@
 /* Woolly's own elementary functions, so that every platform and ISA computes the same bits.
  *
- * Only +, -, *, /, sqrt and fma are used, which IEEE 754 rounds correctly everywhere. The f32 forms here are the definition of
- * what the SIMD kernels compute lane by lane; the f64 forms serve tables and sampling, where speed does not matter.
- * Thread: any. */
+ * Only +, -, *, /, sqrt and fma are used, which IEEE 754 rounds correctly everywhere. The f32 forms here are the
+ * definition of what the SIMD kernels compute lane by lane; the f64 forms serve tables and sampling, where speed does
+ * not matter. Thread: any. */
 #ifndef WL_ENGINE_KERNELS_MATH_H
 #define WL_ENGINE_KERNELS_MATH_H
 
 #include <stdint.h>
 
-/* e^x in f32, within 2 ulp: n = round-half-even (x * log2 e); r = x - n ln 2 in two fma steps; polynomial in r; times 2^n.
+/* e^x in f32, within 2 ulp: n = round-half-even (x * log2 e); r = x - n ln 2 in two fma steps; polynomial in r; times
+ * 2^n.
  * x below -87.33 gives 0, above 88.37 gives +inf, NaN gives NaN. */
 float wl_expf (float x);
 /* tanh (x) = 1 - 2 / (expf (2x) + 1), exact at the limits; the error near 0 is absolute, about 1e-7. */
 float wl_tanhf (float x);
 /* x / (1 + expf (-x)) */
 float wl_siluf (float x);
-/* 0.5 x (1 + tanh (0.79788456 (x + 0.044715 x^3))), as (0.5 x) * (1 + tanhf (0.79788456 * fma ((0.044715 * x) * x, x, x))) */
+/* 0.5 x (1 + tanh (0.79788456 (x + 0.044715 x^3))), as (0.5 x) * (1 + tanhf (0.79788456 * fma ((0.044715 * x) * x, x,
+ * x))) */
 float wl_geluf (float x);
 
 /* f16 bits <-> f32, exactly; to f16 rounds half to even, overflow gives infinity. */

@@ -4,7 +4,8 @@
 #include "neon_table.h"
 
 #if USES_I8MM
-/* The compiler was told that i8mm is there; the kernels of neon_matmul.h would then use it, and this table run where they cannot. */
+/* The compiler was told that i8mm is there; the kernels of neon_matmul.h would then use it, and this table run where
+ * they cannot. */
 #error "compile neon.c without i8mm: -march=armv8.2-a+dotprod"
 #endif
 

@@ -1,13 +1,14 @@
-/* Quantized matmul with NEON. Included by neon.c, where the products are SDOT's (ARMv8.2 dotprod), and by neon_i8mm.c, where they
- * are SMMLA's (ARMv8.6 i8mm).
+/* Quantized matmul with NEON. Included by neon.c, where the products are SDOT's (ARMv8.2 dotprod), and by neon_i8mm.c,
+ * where they are SMMLA's (ARMv8.6 i8mm).
  *
- * Weights become int8 with their offset taken out. SDOT multiplies 4 elements (a step) of 4 rows with one column's, taken from a
- * lane of a register that holds 4 steps of it: 16 multiply-adds. SMMLA multiplies 8 elements of 2 rows with those of 2 columns: 32.
- * Both add into int32; a group's sum is multiplied with the rows' scales, and once a block (twice in the formats of 32) there
- * is a float step.
+ * Weights become int8 with their offset taken out. SDOT multiplies 4 elements (a step) of 4 rows with one column's,
+ * taken from a lane of a register that holds 4 steps of it: 16 multiply-adds. SMMLA multiplies 8 elements of 2 rows
+ * with those of 2 columns: 32. Both add into int32; a group's sum is multiplied with the rows' scales, and once a block
+ * (twice in the formats of 32) there is a float step.
  *
- * Up to DIRECT_COLUMNS columns the tile is read as it is, with SDOT. For more, a slab of it is unpacked to a panel in L1 and
- * reused for all columns, 8 rows x 6 columns at a time: 12 sums of either kind, which is what it takes to hide their latency. */
+ * Up to DIRECT_COLUMNS columns the tile is read as it is, with SDOT. For more, a slab of it is unpacked to a panel in
+ * L1 and reused for all columns, 8 rows x 6 columns at a time: 12 sums of either kind, which is what it takes to hide
+ * their latency. */
 #ifndef WL_ENGINE_KERNELS_NEON_MATMUL_H
 #define WL_ENGINE_KERNELS_NEON_MATMUL_H
 
@@ -29,7 +30,7 @@ enum {
 
 typedef int32x4x2_t i8; /* 8 rows */
 
-/* -- A block's factors ------------------------------------------------------------------------------------------------------- */
+/* -- A block's factors --------------------------------------------------------------------------------------------- */
 
 typedef struct factors {
     float d[8], m[8];     /* m: the format's m, or dmin */
@@ -111,7 +112,7 @@ INLINE void load_factors (const int type, factors *f, const uint8_t *block)
             load_group_factors (type, f, block + (has_min (type) ? 32 : 16), j);
 }
 
-/* -- Steps shared by both kinds of kernels ----------------------------------------------------------------------------------- */
+/* -- Steps shared by both kinds of kernels ------------------------------------------------------------------------- */
 
 /* Step k of the block's group, as int8 without its offset. */
 INLINE b32 fetch_signed (const int type, const uint8_t *block, int outer, const int inner, const int k)
@@ -190,7 +191,7 @@ typedef struct columns {
     size_t q_stride, scale_stride, sum_stride;
 } columns;
 
-/* -- Few columns: from the packed tile ----------------------------------------------------------------------------------------- */
+/* -- Few columns: from the packed tile ----------------------------------------------------------------------------- */
 
 INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed,
                            columns a, size_t n_blocks)
@@ -237,7 +238,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     UNROLL for (int c = 0; c < n_columns; c++) store8 (out + c * out_stride, value[c]);
 }
 
-/* -- More columns: from an unpacked panel -------------------------------------------------------------------------------------- */
+/* -- More columns: from an unpacked panel -------------------------------------------------------------------------- */
 
 typedef struct panel {
     uint8_t weights[SLAB * WL_TILE_ROWS];  /* SDOT: [step][8 rows][4]; SMMLA: [pair of steps][4 pairs of rows][2][8] */
@@ -332,8 +333,8 @@ INLINE void clear (const int n_columns, panel_sums acc)
 
 #endif
 
-/* One tile x n_columns over n_blocks blocks, added to out; n_used of the columns are real. a.q, a.q_stride: of columns, or (SMMLA)
- * of pairs of columns. */
+/* One tile x n_columns over n_blocks blocks, added to out; n_used of the columns are real. a.q, a.q_stride: of columns,
+ * or (SMMLA) of pairs of columns. */
 INLINE void panel_kernel (const int type, const int n_columns, float *out, size_t out_stride, const panel *p, columns a,
                           size_t n_blocks, int n_used)
 {
@@ -391,7 +392,7 @@ INLINE void unpack_tile (const int type, panel *p, const uint8_t *packed, size_t
     }
 }
 
-/* -- Whole matrices ------------------------------------------------------------------------------------------------------------ */
+/* -- Whole matrices ------------------------------------------------------------------------------------------------ */
 
 /* A type's instances of the above. */
 typedef struct kernel_set {

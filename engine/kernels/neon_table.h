@@ -1,5 +1,5 @@
-/* A NEON table: quantizing activations, rotating adjacent pairs, and what neon_matmul.h and the kernels in vectors of 8 floats define.
- * Included by neon.c and neon_i8mm.c, which differ in what the compiler may use. */
+/* A NEON table: quantizing activations, rotating adjacent pairs, and what neon_matmul.h and the kernels in vectors of 8
+ * floats define. Included by neon.c and neon_i8mm.c, which differ in what the compiler may use. */
 #ifndef WL_ENGINE_KERNELS_NEON_TABLE_H
 #define WL_ENGINE_KERNELS_NEON_TABLE_H
 
@@ -9,7 +9,7 @@
 #include "simd8_matmul_float.h"
 #include "tables.h"
 
-/* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
+/* -- Quantizing activations ---------------------------------------------------------------------------------------- */
 
 /* Largest magnitude of n values (a multiple of 4), compared as integers. */
 INLINE float largest_magnitude (const float *x, const size_t n)
@@ -61,7 +61,7 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
     quantize (q, scales, sums, x, n, 256);
 }
 
-/* -- Rotating adjacent pairs ------------------------------------------------------------------------------------------------- */
+/* -- Rotating adjacent pairs --------------------------------------------------------------------------------------- */
 
 static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
 {

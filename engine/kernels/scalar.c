@@ -9,7 +9,7 @@
 #include "engine/kernels/math.h"
 #include "formats.h"
 
-/* -- Quantizing activations -------------------------------------------------------------------------------------------------- */
+/* -- Quantizing activations ---------------------------------------------------------------------------------------- */
 
 static uint32_t magnitude_bits (float x)
 {
@@ -58,9 +58,10 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
         sums[g] = sum_of (q + 16 * g, 16);
 }
 
-/* -- Matmul ------------------------------------------------------------------------------------------------------------------ */
+/* -- Matmul -------------------------------------------------------------------------------------------------------- */
 
-/* Groups [first, end) of 16 elements of one row of an unpacked block, times as much of an activation row: a float step. */
+/* Groups [first, end) of 16 elements of one row of an unpacked block, times as much of an activation row: a float step.
+ * */
 static float add_groups (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da,
                          size_t first, size_t end)
 {
@@ -157,7 +158,7 @@ DEFINE_MATMUL_FLOAT (F32, f32)
 DEFINE_MATMUL_FLOAT (F16, f16)
 DEFINE_MATMUL_FLOAT (BF16, bf16)
 
-/* -- Attention --------------------------------------------------------------------------------------------------------------- */
+/* -- Attention ----------------------------------------------------------------------------------------------------- */
 
 /* The tree that ends a reduction over 8 virtual lanes. */
 static float sum_lanes (const float l[8])
@@ -232,7 +233,7 @@ static void attention (const wl_attention *a)
                     a->out + i * a->out_stride);
 }
 
-/* -- Norms and elementwise --------------------------------------------------------------------------------------------------- */
+/* -- Norms and elementwise ----------------------------------------------------------------------------------------- */
 
 static void rms_norm (float *y, const float *x, const float *w, size_t n, float eps)
 {

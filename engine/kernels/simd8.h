@@ -1,8 +1,8 @@
-/* Vectors of 8 floats, for the kernels that are written once and compiled for AVX2 (one register) and NEON (two); private to the
- * files of those instruction sets.
+/* Vectors of 8 floats, for the kernels that are written once and compiled for AVX2 (one register) and NEON (two);
+ * private to the files of those instruction sets.
  *
- * With 16 registers of 8 floats, or 32 of 4, the same tiles fit both. Only operations whose result IEEE 754 fixes are here, so a
- * kernel in these terms computes the same bits on both. */
+ * With 16 registers of 8 floats, or 32 of 4, the same tiles fit both. Only operations whose result IEEE 754 fixes are
+ * here, so a kernel in these terms computes the same bits on both. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_H
 #define WL_ENGINE_KERNELS_SIMD8_H
 
@@ -319,7 +319,7 @@ INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
 
 #endif
 
-/* -- Functions of math.h in 8 lanes ------------------------------------------------------------------------------------------ */
+/* -- Functions of math.h in 8 lanes -------------------------------------------------------------------------------- */
 
 INLINE f8 exp8 (f8 x)
 {

@@ -1,9 +1,11 @@
-/* Attention in vectors of 8 floats: up to TILE query rows at once over the same keys and values. Included by each ISA's file.
+/* Attention in vectors of 8 floats: up to TILE query rows at once over the same keys and values. Included by each ISA's
+ * file.
  *
- * Scores: 8 positions a vector, two vectors a group of 16; a key's element is converted from f16 once for all rows. Values: 8 elements
- * of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a prompt's rows each end one later);
- * scores are computed for the union and masked in the softmax, values in the range common to all rows as one tile and what is
- * left of each row alone: a value that a row does not see never enters its arithmetic. */
+ * Scores: 8 positions a vector, two vectors a group of 16; a key's element is converted from f16 once for all rows.
+ * Values: 8 elements of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a
+ * prompt's rows each end one later); scores are computed for the union and masked in the softmax, values in the range
+ * common to all rows as one tile and what is left of each row alone: a value that a row does not see never enters its
+ * arithmetic. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
 #define WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
 
@@ -158,7 +160,8 @@ INLINE void value_block (const int n_rows, const wl_attention *a, const block_st
     }
 }
 
-/* Every row's values of the block, positions ascending: those before the common range, the common range, those after it. */
+/* Every row's values of the block, positions ascending: those before the common range, the common range, those after
+ * it. */
 INLINE void all_values (const int n_rows, const wl_attention *a, const block_state *s)
 {
     memset (s->o, 0, (size_t) n_rows * s->width * sizeof (float));

@@ -9,7 +9,7 @@
 #include "kernels.h"
 #include "simd8.h"
 
-/* -- Norms ------------------------------------------------------------------------------------------------------------------- */
+/* -- Norms --------------------------------------------------------------------------------------------------------- */
 
 static void rms_norm (float *y, const float *x, const float *w, size_t n, float eps)
 {
@@ -63,7 +63,7 @@ static void layer_norm (float *y, const float *x, const float *w, const float *b
         y[i] = b ? fmaf ((x[i] - mean) * r, w[i], b[i]) : (x[i] - mean) * r * w[i];
 }
 
-/* -- Elementwise --------------------------------------------------------------------------------------------------------------- */
+/* -- Elementwise --------------------------------------------------------------------------------------------------- */
 
 static void silu_mul (float *y, const float *gate, const float *up, size_t n)
 {

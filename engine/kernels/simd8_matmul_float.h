@@ -1,7 +1,7 @@
 /* F32, F16 and BF16 matmul in vectors of 8 floats: rows as lanes, one fma chain an output. Included by each ISA's file.
  *
- * A chain's fma waits 4 clocks for the one before it, and two or more can start a clock: so at least 8 chains run at once, from several
- * tiles where there are few columns. */
+ * A chain's fma waits 4 clocks for the one before it, and two or more can start a clock: so at least 8 chains run at
+ * once, from several tiles where there are few columns. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_MATMUL_FLOAT_H
 #define WL_ENGINE_KERNELS_SIMD8_MATMUL_FLOAT_H
 

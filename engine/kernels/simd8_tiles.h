@@ -1,5 +1,5 @@
-/* How the SIMD kernels read packed tiles: what each quantized type is like, and its weights step by step (4 elements of 8 rows). Included
- * by each ISA's file.
+/* How the SIMD kernels read packed tiles: what each quantized type is like, and its weights step by step (4 elements of
+ * 8 rows). Included by each ISA's file.
  *
  * A type is a constant here, so that always_inline kernels over the type see constants only. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_TILES_H
@@ -10,7 +10,7 @@
 #include "formats.h"
 #include "simd8.h"
 
-/* -- What the types are like ------------------------------------------------------------------------------------------------- */
+/* -- What the types are like --------------------------------------------------------------------------------------- */
 
 enum { Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS };
 
@@ -55,7 +55,7 @@ INLINE bool has_min (const int type)
     return type == Q4_1 || type == Q5_1 || type == Q2_K || type == Q4_K || type == Q5_K;
 }
 
-/* -- Fetching 4 elements of 8 rows from a packed tile -------------------------------------------------------------------------- */
+/* -- Fetching 4 elements of 8 rows from a packed tile -------------------------------------------------------------- */
 
 /* Groups are fetched inner_groups at a time, so that shifts are constants: group = outer * inner_groups + inner. */
 INLINE int inner_groups (const int type)

@@ -1,7 +1,7 @@
 /* Timing: multiply-adds a clock of matmul with many columns, GB/s of the weights with one, and attention.
  *
- * A clock is measured: a chain of dependent additions does one a clock on every CPU of interest, timed beside each run, since
- * frequencies change and machines are shared. The best of several runs counts. */
+ * A clock is measured: a chain of dependent additions does one a clock on every CPU of interest, timed beside each run,
+ * since frequencies change and machines are shared. The best of several runs counts. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>

@@ -39,7 +39,8 @@ bool check_bytes (test_state *t, const void *got, const void *expected, size_t n
 extern const uint32_t all_types[];
 extern const size_t n_all_types;
 
-/* A random row of `n` elements as a file would hold it; 0 ordinary, 1 with extreme bytes, 2 with any f16 factors (inf, NaN). */
+/* A random row of `n` elements as a file would hold it; 0 ordinary, 1 with extreme bytes, 2 with any f16 factors (inf,
+ * NaN). */
 enum { ROWS_ORDINARY, ROWS_EXTREME, ROWS_ANY };
 void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind);
 

@@ -6,7 +6,8 @@
 #include "engine/kernels/math.h"
 #include "kernels_test.h"
 
-/* Sums over a block of 256 elements whose bytes follow a fixed pattern, computed with another implementation (gguf-py). */
+/* Sums over a block of 256 elements whose bytes follow a fixed pattern, computed with another implementation (gguf-py).
+ * */
 typedef struct known_sum {
     uint32_t type;
     double sum, weighted; /* sum of w_i, and of w_i * (i % 7 + 1) */
@@ -117,7 +118,7 @@ void test_formats (test_state *t)
            "finding a table by name: %s", err.text);
 }
 
-/* -- math.h ------------------------------------------------------------------------------------------------------------------- */
+/* -- math.h -------------------------------------------------------------------------------------------------------- */
 
 static double ulps (double got, double expected, bool single)
 {

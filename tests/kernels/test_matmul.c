@@ -98,7 +98,7 @@ void test_matmul (test_state *t, const wl_kernels *kernels)
     }
 }
 
-/* -- Quantization -------------------------------------------------------------------------------------------------------------- */
+/* -- Quantization -------------------------------------------------------------------------------------------------- */
 
 static void compare_quantize (test_state *t, const wl_kernels *kernels, const float *x, size_t n, const char *where)
 {
