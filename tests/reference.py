@@ -51,6 +51,7 @@ class Reference:
         self.meta = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.as_woolly = as_woolly
+        self.dequantized = {}
         self.arch = self.meta["general.architecture"]
         self.n_layers = self.get("block_count")
         self.width = self.get("embedding_length")
@@ -74,8 +75,11 @@ class Reference:
         return self.meta.get(f"{self.arch}.{key}", default)
 
     def weight(self, name):
-        tensor = self.tensors[name]
-        return dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1]).astype(self.dtype, copy=False)
+        if name not in self.dequantized:
+            tensor = self.tensors[name]
+            values = dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1])
+            self.dequantized[name] = values.astype(self.dtype, copy=False)
+        return self.dequantized[name]
 
     def multiply(self, x, name):
         kind = self.tensors[name].tensor_type
