@@ -42,7 +42,10 @@ as_root () {
 }
 
 start_log () {
-    mkdir -p "$woolly_cache/models" && : >"$woolly_log" || die "$woolly_cache cannot be written: set WOOLLY_CACHE to a folder that can"
+    { mkdir -p "$woolly_cache/models" && : >"$woolly_log"; } 2>/dev/null ||
+        die "$woolly_cache cannot be written: set WOOLLY_CACHE to a folder that can"
+    woolly_cache=$(cd "$woolly_cache" && pwd)
+    woolly_log=$woolly_cache/setup.log
 }
 
 # -- packages ---------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ debian_packages="$debian_packages libcmocka-dev python3-venv clang clang-tidy li
 brew_packages="$brew_packages cmocka llvm"
 
 build=$woolly_root/build
-venv=$woolly_cache/tests-venv
 
 # The Python packages of requirements.txt, in a virtual environment beside the models; renewed when the list changes.
 install_python_packages () {
@@ -54,6 +53,7 @@ add_skipped () {
 }
 
 start_log
+venv=$woolly_cache/tests-venv
 install_packages
 install_python_packages
 fetch_smollm2
