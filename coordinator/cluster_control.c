@@ -4,7 +4,7 @@
  * what follows from it (other workers noticing) is not of interest. */
 #include "cluster_control.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -546,7 +546,8 @@ static void run (zsock_t *pipe, void *args)
         for (int i = 0; i < N_ROUTERS; i++)
             if (c->routers[i])
                 items[n++] = (zmq_pollitem_t){.socket = zsock_resolve (c->routers[i]), .events = ZMQ_POLLIN};
-        zmq_poll (items, n, TURN_MS);
+        if (zmq_poll (items, n, TURN_MS) < 0 && errno != EINTR)
+            break; /* ZeroMQ ended below us: the process exits */
         pthread_mutex_lock (&c->mutex);
         if (items[0].revents & ZMQ_POLLIN)
             running = obey (c, pipe);
@@ -608,7 +609,8 @@ void control_free (control **control_pointer)
         return;
     block_signals (&before);
     zactor_destroy (&c->actor);
-    if (c->options.folder) /* nobody is left to do it, and a second Ctrl-C that waits ends this process when it is let in */
+    if (c->options
+            .folder) /* nobody is left to do it, and a second Ctrl-C that waits ends this process when it is let in */
         wl_socket_folder_remove (c->options.folder);
     pthread_sigmask (SIG_SETMASK, &before, NULL);
     pthread_mutex_lock (&c->mutex); /* after the actor's last use of it */

@@ -5,6 +5,7 @@
  * and this worker disagree about the plan: that is reported, since dropping it would leave the coordinator waiting. */
 #include "stage_loop.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,8 +362,8 @@ static void run (zsock_t *pipe, void *args)
     while (running) {
         zmq_pollitem_t items[2] = {{.socket = zsock_resolve (pipe), .events = ZMQ_POLLIN},
                                    {.socket = zsock_resolve (loop->pull), .events = ZMQ_POLLIN}};
-        if (zmq_poll (items, 2, -1) < 0)
-            continue; /* a signal */
+        if (zmq_poll (items, 2, -1) < 0 && errno != EINTR)
+            break; /* ZeroMQ ended below us: the process exits */
         if (items[0].revents & ZMQ_POLLIN)
             running = obey (loop);
         else if (items[1].revents & ZMQ_POLLIN)
