@@ -106,13 +106,15 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
                   const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
 {
     /* Chunks small enough to even out over the threads, large enough to stream; a batch takes the height of one panel. */
-    enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 6, BATCH_TILES = 8, STREAM_TILES = 32 };
+    enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 4, BATCH_TILES = 8, STREAM_TILES = 32 };
     multiply_job job = {kernels, *set, products, n_products, 0, scratch, scratch_stride};
     size_t total = 0, n_chunks = 0;
     for (size_t i = 0; i < n_products; i++)
         total += products[i].matrix->n_tiles;
     size_t wanted = total / (wl_thread_pool_size (pool) * CHUNKS_PER_THREAD);
     size_t most = n_rows > BATCH_ROWS ? BATCH_TILES : STREAM_TILES;
+    if (n_rows > BATCH_ROWS)
+        wanted += wanted & 1; /* kernels of many columns take tiles in pairs */
     job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
     for (size_t i = 0; i < n_products; i++)
         n_chunks += chunks_of (&products[i], job.tiles_per_chunk);
