@@ -19,7 +19,9 @@
 
 #include "engine/memory.h"
 
-extern char **environ; /* POSIX declares it nowhere */
+#ifdef __APPLE__
+extern char **environ; /* POSIX declares it nowhere; glibc does */
+#endif
 
 enum { CHILD_LIFE_FD = 3 };
 
