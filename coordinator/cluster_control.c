@@ -653,7 +653,8 @@ size_t control_joined (control *c, control_member *out, size_t room)
 {
     size_t n = 0;
     pthread_mutex_lock (&c->mutex);
-    qsort (c->members, c->n_members, sizeof *c->members, by_joining);
+    if (c->n_members)
+        qsort (c->members, c->n_members, sizeof *c->members, by_joining);
     for (size_t i = 0; i < c->n_members; i++) {
         if (c->members[i]->state != MEMBER_JOINED)
             continue;

@@ -1,7 +1,8 @@
 /* woolly-worker: holds one stage of a model for a coordinator, on this or another machine.
  *
- * Signals are blocked in all threads and taken by one that waits for them, so no code runs in a handler. A worker that a coordinator started holds the read end of a
- * pipe of the coordinator's: a thread waits for its end and exits the process at once, whatever it is computing, so that no worker survives. */
+ * SIGTERM and SIGINT are blocked in all our threads but one that only waits for them, so that no call of ours is interrupted. Threads that libraries started before main
+ * have them open as well; so the handler is what counts, and it only wakes the control thread. A worker that a coordinator started holds the read end of a pipe of the
+ * coordinator's: a thread waits for its end and exits the process at once, whatever it is computing, so that no worker survives. */
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
@@ -19,28 +20,34 @@
 #include "engine/memory.h"
 #include "session.h"
 
-typedef struct watch { /* for the two waiting threads: never freed, since they end with the process */
+typedef struct watch { /* for the waiting threads: never freed, since they end with the process */
     sigset_t signals;
-    int wake_end, parent_fd;
+    int parent_fd;
     const char *folder; /* of ipc sockets, removed on a sudden exit; NULL: none */
 } watch;
+
+static volatile sig_atomic_t signal_wake_end; /* process-wide, as handlers are; set before there is one */
+
+static void on_signal (int number)
+{
+    (void) number;
+    wl_wake_signal (signal_wake_end);
+}
+
+static void *wait_for_signals (void *context)
+{
+    const watch *w = context;
+    pthread_sigmask (SIG_UNBLOCK, &w->signals, NULL);
+    for (;;)
+        pause ();
+    return NULL;
+}
 
 static void leave_at_once (const watch *w, int code)
 {
     if (w->folder)
         wl_socket_folder_remove (w->folder);
     _exit (code);
-}
-
-static void *wait_for_signals (void *context)
-{
-    const watch *w = context;
-    int number;
-    sigwait (&w->signals, &number);
-    wl_wake_signal (w->wake_end);
-    sigwait (&w->signals, &number);
-    leave_at_once (w, 128 + number); /* the second one: somebody is in a hurry */
-    return NULL;
 }
 
 static void *wait_for_parent (void *context)
@@ -219,23 +226,23 @@ static char *choose_folder (const flags *f, wl_error *err)
     return wl_copy_text (path, slash ? (size_t) (slash - path) : 0, err);
 }
 
-static void block_signals (sigset_t *set, bool is_local)
+static void take_signals (sigset_t *set, int wake_end, bool is_local)
 {
-    sigset_t blocked;
+    struct sigaction wake = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, ignore = {.sa_handler = SIG_IGN};
+    signal_wake_end = wake_end;
     sigemptyset (set);
     sigaddset (set, SIGTERM);
-    if (!is_local) /* a terminal's Ctrl-C reaches local workers too, but it is the coordinator's to handle */
-        sigaddset (set, SIGINT);
-    blocked = *set;
-    sigaddset (&blocked, SIGINT);
-    sigaddset (&blocked, SIGPIPE);
-    pthread_sigmask (SIG_BLOCK, &blocked, NULL);
+    sigaddset (set, SIGINT);
+    pthread_sigmask (SIG_BLOCK, set, NULL);
+    sigaction (SIGTERM, &wake, NULL);
+    /* a terminal's Ctrl-C reaches local workers too, but it is the coordinator's to handle */
+    sigaction (SIGINT, is_local ? &ignore : &wake, NULL);
+    sigaction (SIGPIPE, &ignore, NULL);
 }
 
 static bool watch_the_outside (watch *w, int wake_end, const flags *f, const char *folder, wl_error *err)
 {
-    block_signals (&w->signals, f->session.is_local);
-    w->wake_end = wake_end;
+    take_signals (&w->signals, wake_end, f->session.is_local);
     w->parent_fd = f->parent_fd;
     w->folder = folder;
     if (!start_thread (wait_for_signals, w, err))
@@ -243,8 +250,8 @@ static bool watch_the_outside (watch *w, int wake_end, const flags *f, const cha
     if (f->parent_fd < 0)
         return true;
 #ifdef __linux__
-    prctl (PR_SET_PDEATHSIG,
-           SIGCONT); /* a worker that is stopped when its coordinator dies goes on, and sees the pipe's end */
+    /* A worker that is stopped when its coordinator dies goes on, and sees the pipe's end. */
+    prctl (PR_SET_PDEATHSIG, SIGCONT);
 #endif
     return start_thread (wait_for_parent, w, err);
 }
