@@ -124,8 +124,9 @@ void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor)
     if (!p->is_mapped || !tensor->data || tensor->bytes == 0)
         return;
     /* Rounded outwards: a page shared with a neighbour is read from the file again if the neighbour is. */
-    uintptr_t page = (uintptr_t) sysconf (_SC_PAGESIZE), start = (uintptr_t) tensor->data & ~(page - 1);
-    madvise ((void *) start, (size_t) ((uintptr_t) tensor->data + tensor->bytes - start), MADV_DONTNEED);
+    const char *data = tensor->data;
+    size_t into_page = (uintptr_t) data & ((uintptr_t) sysconf (_SC_PAGESIZE) - 1);
+    madvise ((char *) data - into_page, (size_t) tensor->bytes + into_page, MADV_DONTNEED);
 }
 
 bool wl_gguf_u64 (const wl_gguf *gguf, const char *key, uint64_t *out)

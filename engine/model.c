@@ -229,7 +229,7 @@ static bool read_layers (reader *r)
 static bool read_hyperparameters (reader *r)
 {
     wl_model *m = r->model;
-    if (!find_architecture (r))
+    if (!find_architecture (r) || !r->row)
         return false;
     read_name (r);
     m->rope_kind = r->row->rope_kind;
