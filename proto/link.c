@@ -95,7 +95,7 @@ static const char *after (const char *text, const char *prefix)
 static bool is_endpoint (const char *endpoint, bool may_bind)
 {
     const char *path = after (endpoint, "ipc://"), *place_text = after (endpoint, "tcp://");
-    tcp_place place;
+    tcp_place place = {{0}, 0};
     if (path)
         return is_path_ok (path);
     if (!place_text || !strchr (place_text, ':') || !parse_place (place_text, &place) || !place.host[0])
@@ -151,7 +151,7 @@ bool wl_link_endpoint_ok (const char *endpoint)
 
 char *wl_link_address (const char *host_port, bool *is_loopback, wl_error *err)
 {
-    tcp_place place;
+    tcp_place place = {{0}, 0};
     char endpoint[ENDPOINT_BYTES];
     const char *path = after (host_port, "ipc://"), *text = after (host_port, "tcp://"), *reason;
     *is_loopback = false;
@@ -189,7 +189,7 @@ char *wl_link_address (const char *host_port, bool *is_loopback, wl_error *err)
 bool wl_link_host (const char *endpoint, char host[WL_HOST_BYTES], bool *is_loopback, bool *is_wildcard)
 {
     const char *text = after (endpoint, "tcp://"), *reason;
-    tcp_place place;
+    tcp_place place = {{0}, 0};
     if (!text || !parse_place (text, &place) || !place.host[0])
         return false;
     memcpy (host, place.host, WL_HOST_BYTES);
@@ -204,8 +204,8 @@ bool wl_link_host (const char *endpoint, char host[WL_HOST_BYTES], bool *is_loop
 bool wl_link_local_host (const char *endpoint, char host[WL_HOST_BYTES], bool *is_loopback, wl_error *err)
 {
     const char *text = after (endpoint, "tcp://"), *reason;
-    tcp_place place;
-    struct sockaddr_storage own;
+    tcp_place place = {{0}, 0};
+    struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof own;
     struct addrinfo *found = NULL;
     int probe = -1;
@@ -291,7 +291,7 @@ static void advertise (char endpoint[ENDPOINT_BYTES], const char *advertised_hos
 {
     char host[WL_HOST_BYTES];
     bool loopback, wildcard;
-    tcp_place place;
+    tcp_place place = {{0}, 0};
     if (advertised_host && wl_link_host (endpoint, host, &loopback, &wildcard) && wildcard &&
         parse_place (endpoint + strlen ("tcp://"), &place))
         write_endpoint (endpoint, advertised_host, place.port);

@@ -48,8 +48,10 @@ static bool open_fixture (fixture *f, const char *name)
     f->gguf = wl_gguf_open (path, &err);
     if (f->gguf)
         f->model = wl_model_new (f->gguf, &err);
-    if (!f->model)
+    if (!f->model) {
         fail_msg ("%s", err.text);
+        return false;
+    }
     json_t *ids = json_object_get (f->golden, "tokens");
     f->n_tokens = (uint32_t) json_array_size (ids);
     f->tokens = calloc (f->n_tokens, sizeof *f->tokens);
