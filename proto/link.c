@@ -261,7 +261,10 @@ zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
     int64_t largest = (int64_t) largest_frame;
     zsock_t *link = zsock_new (types[kind]);
     void *socket = link ? zsock_resolve (link) : NULL;
-    bool ok = socket && zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest) == 0 &&
+    /* A ZAP domain makes libzmq turn away peers of ZMTP 1 and 2. No authenticator need be there. Their routing ids would go through code
+     * that aborts the process when the socket is closing (process_routing_id_msg of libzmq 4.3.4). */
+    bool ok = socket && zmq_setsockopt (socket, ZMQ_ZAP_DOMAIN, "woolly", strlen ("woolly")) == 0 &&
+              zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest) == 0 &&
               set_option (socket, ZMQ_LINGER, 0) && set_option (socket, ZMQ_SNDHWM, queue) &&
               set_option (socket, ZMQ_RCVHWM, queue) && set_option (socket, ZMQ_TCP_KEEPALIVE, 1) &&
               set_option (socket, ZMQ_TCP_KEEPALIVE_IDLE, 10) && set_option (socket, ZMQ_TCP_KEEPALIVE_INTVL, 5) &&
