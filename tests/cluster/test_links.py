@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -128,6 +129,35 @@ def test_strangers_at_the_door_do_not_count_as_workers(woolly, tiny):
     lines = result.err.splitlines()
     assert result.code == 4 and lines[-1].startswith("woolly run: "), repr(result)
     assert len(lines) < 50 and all(line.startswith("woolly: dropped") for line in lines[:-1]), repr(result)
+
+
+@pytest.mark.short
+def test_peers_of_old_protocols_cannot_end_a_coordinator_that_is_leaving(woolly, tiny):
+    """libzmq 4.3.4 aborts the process when a ZMTP 1 or 2 peer names itself to a socket that is closing; so such peers must not get that far."""
+    port, over = free_port(), threading.Event()
+
+    def visit():
+        greetings = [b"\x01\x00" + b"\x05\x00abcd" * 3, b"\xff" + bytes(7) + b"\x01\x7f" + b"\x01\x05" + b"\x00\x04abcd"]
+        while not over.wait(0.0005):
+            for greeting in greetings:
+                try:
+                    with socket.create_connection(("127.0.0.1", port), 1) as s:
+                        s.sendall(greeting)
+                except OSError:
+                    pass
+
+    woolly.worker(port, "w")
+    visitors = [threading.Thread(target=visit) for _ in range(2)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        for _ in range(20):
+            result = woolly("run", "-m", tiny, *GREEDY[:3], "-n", 2, "--listen", f"127.0.0.1:{port}", "--join-timeout", 10)
+            assert result.code == 0, repr(result)
+    finally:
+        over.set()
+        for visitor in visitors:
+            visitor.join()
 
 
 # -- two hosts, as network namespaces joined by a cable -------------------------------------------------------------------------------
