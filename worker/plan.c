@@ -145,10 +145,15 @@ static bool open_buffers (plan *p, size_t bytes, wl_error *err)
     return true;
 }
 
+static bool is_in_use (const send_buffer *b)
+{
+    return atomic_load_explicit (&b->in_use, memory_order_acquire);
+}
+
 send_buffer *plan_buffer_take (plan *p)
 {
     for (uint32_t i = 0; i < p->n_buffers; i++)
-        if (!atomic_load_explicit (&p->buffers[i]->in_use, memory_order_acquire)) {
+        if (!is_in_use (p->buffers[i])) {
             atomic_store_explicit (&p->buffers[i]->in_use, true, memory_order_relaxed);
             return p->buffers[i];
         }
@@ -169,9 +174,9 @@ static void close_buffers (plan *p)
     const struct timespec moment = {.tv_nsec = 1000000};
     for (uint32_t i = 0; i < p->n_buffers; i++) {
         send_buffer *b = p->buffers[i];
-        for (int ms = 0; ms < PATIENCE_MS && atomic_load_explicit (&b->in_use, memory_order_acquire); ms++)
+        for (int ms = 0; ms < PATIENCE_MS && is_in_use (b); ms++)
             nanosleep (&moment, NULL);
-        if (atomic_load_explicit (&b->in_use, memory_order_acquire))
+        if (is_in_use (b))
             continue;
         wl_unmap_pages (b->data, b->bytes);
         free (b);

@@ -25,7 +25,8 @@ typedef struct plan_offer {
 typedef struct send_buffer {
     float *data;
     size_t bytes;
-    atomic_bool in_use; /* set by the data thread, cleared by plan_buffer_release with release order */
+    atomic_bool
+        in_use; /* set by the data thread; cleared, with release order, by ZeroMQ's through plan_buffer_release */
 } send_buffer;
 
 enum { PLAN_SEND_BUFFERS = 3 };

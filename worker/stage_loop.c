@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -418,9 +419,9 @@ void stage_loop_load (stage_loop *loop, Woolly__Control *order)
 {
     pthread_mutex_lock (&loop->mutex);
     wl_control_free (&loop->order);
-    loop->order = order;
-    pthread_mutex_unlock (&loop->mutex);
     atomic_store (&loop->wanted_epoch, order->load->epoch);
+    loop->order = order; /* from here on the data thread may take and free it */
+    pthread_mutex_unlock (&loop->mutex);
     zmq_send (zactor_resolve (loop->actor), "LOAD", 4, ZMQ_DONTWAIT);
 }
 
