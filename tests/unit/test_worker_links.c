@@ -28,6 +28,9 @@ static const model_shape small = {
 static const model_shape slow = {
     .n_layers = 6, .d_model = 256, .d_ff = 2048, .n_heads = 8, .n_kv_heads = 8, .n_vocab = N_VOCAB};
 enum { SLOW_ROWS = 2048, SLOW_PAGES = 128 };
+/* Loading this one takes a while: 200 MB of output head. */
+static const model_shape large = {
+    .n_layers = 1, .d_model = 256, .d_ff = 256, .n_heads = 8, .n_kv_heads = 8, .n_vocab = 200000};
 
 typedef struct stage_under_test {
     char folder[64], model[96], worker_binary[PATH_MAX];
@@ -158,7 +161,7 @@ static stage_under_test *begin (const model_shape *shape, bool tcp, bool with_pa
     snprintf (t->folder, sizeof t->folder, "/tmp/woolly-test-XXXXXX");
     assert_non_null (mkdtemp (t->folder));
     snprintf (t->model, sizeof t->model, "%s/model.gguf", t->folder);
-    assert_true (write_model (t->model, shape, shape == &slow));
+    assert_true (write_model (t->model, shape, shape != &small));
     wl_gguf *gguf = wl_gguf_open (t->model, &err);
     if (!gguf || !wl_fingerprint (gguf, t->fingerprint, &err))
         fail_msg ("%s", err.text);
@@ -727,6 +730,36 @@ static void pings_are_answered_while_a_step_is_computed (void **state)
     finish (t);
 }
 
+static void pings_are_answered_while_weights_are_packed (void **state)
+{
+    (void) state;
+    stage_under_test *t = begin (&large, false, false);
+    Woolly__Load load = sound_load (t);
+    Woolly__Control *message;
+    wl_error err = {0};
+    load.last_layer = 0;
+    SEND_CONTROL (t->control, t->peer, LOAD, load, &load);
+    Woolly__Ping ping = WOOLLY__PING__INIT;
+    SEND_CONTROL (t->control, t->peer, PING, ping, &ping);
+    zframe_t *from = NULL;
+    do { /* whatever comes before the end of loading */
+        zframe_destroy (&from);
+        message = wl_control_receive (t->control, &from, SOON_MS, &err);
+        assert_non_null (message);
+        assert_int_not_equal (message->kind_case, WOOLLY__CONTROL__KIND_LOADED);
+        assert_int_not_equal (message->kind_case, WOOLLY__CONTROL__KIND_FAILED);
+        bool answered = message->kind_case == WOOLLY__CONTROL__KIND_PONG;
+        wl_control_free (&message);
+        if (answered)
+            break;
+    } while (true);
+    zframe_destroy (&from);
+    message = await_control (t->control, NULL, WOOLLY__CONTROL__KIND_LOADED, SOON_MS);
+    assert_non_null (message);
+    wl_control_free (&message);
+    finish (t);
+}
+
 static void a_worker_ends_with_its_parent_while_it_computes (void **state)
 {
     (void) state;
@@ -793,6 +826,7 @@ int main (void)
         cmocka_unit_test_teardown (a_later_stage_wants_exactly_its_activations, clean_up),
         cmocka_unit_test_teardown (a_middle_stage_passes_activations_and_the_header_on, clean_up),
         cmocka_unit_test_teardown (pings_are_answered_while_a_step_is_computed, clean_up),
+        cmocka_unit_test_teardown (pings_are_answered_while_weights_are_packed, clean_up),
         cmocka_unit_test_teardown (a_worker_ends_with_its_parent_while_it_computes, clean_up),
         cmocka_unit_test_teardown (a_signal_makes_a_worker_say_goodbye_and_end, clean_up),
     };
