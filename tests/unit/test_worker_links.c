@@ -363,9 +363,12 @@ static void a_worker_joins_the_next_coordinator (void **state)
         stage_under_test *t = begin (&small, tcp, false);
         Woolly__Load load = sound_load (t);
         load_soundly (t, &load);
+        int64_t since = zclock_mono ();
         zsock_destroy (&t->control); /* killed: no Leave */
         open_control (t);
         welcome (t);
+        assert_in_range (zclock_mono () - since, 0,
+                         8000); /* by the broken connection, sooner than by 10 s of silence */
         load = sound_load (t);
         load_soundly (t, &load);
         assert_computes (t, 1);
