@@ -115,6 +115,23 @@ static int await_end (stage_under_test *t, int timeout_ms)
     return -1;
 }
 
+/* Kills it, and removes what it could not: the folder of its own data socket. */
+static void kill_worker (stage_under_test *t)
+{
+    char folder[256] = "";
+    if (t->pid > 0) {
+        kill (t->pid, SIGKILL);
+        waitpid (t->pid, NULL, 0);
+    }
+    t->pid = 0;
+    if (t->hello && strncmp (t->hello->hello->data_endpoint, "ipc://", 6) == 0)
+        snprintf (folder, sizeof folder, "%s", t->hello->hello->data_endpoint + 6);
+    if (folder[0]) {
+        *strrchr (folder, '/') = 0;
+        wl_socket_folder_remove (folder);
+    }
+}
+
 static void assert_alive (const stage_under_test *t)
 {
     assert_int_equal (waitpid (t->pid, NULL, WNOHANG), 0);
@@ -181,10 +198,7 @@ static stage_under_test *begin (const model_shape *shape, bool tcp, bool with_pa
 
 static void finish (stage_under_test *t)
 {
-    if (t->pid > 0) {
-        kill (t->pid, SIGKILL);
-        waitpid (t->pid, NULL, 0);
-    }
+    kill_worker (t);
     zsock_destroy (&t->control);
     zsock_destroy (&t->results);
     zsock_destroy (&t->data);
@@ -341,8 +355,7 @@ static void a_refused_worker_ends_with_the_cluster_code (void **state)
 {
     (void) state;
     stage_under_test *t = begin (&small, false, false);
-    kill (t->pid, SIGKILL);
-    waitpid (t->pid, NULL, 0);
+    kill_worker (t);
     start_worker (t, false);
     Woolly__Refused refused = WOOLLY__REFUSED__INIT;
     Woolly__Control *hello = await_control (t->control, &t->peer, WOOLLY__CONTROL__KIND_HELLO, SOON_MS);
@@ -460,8 +473,7 @@ static void a_model_is_found_by_its_name_in_the_model_folder (void **state)
 {
     (void) state;
     stage_under_test *t = begin (&small, false, false);
-    kill (t->pid, SIGKILL);
-    waitpid (t->pid, NULL, 0);
+    kill_worker (t);
     t->model_folder = t->folder;
     start_worker (t, false);
     welcome (t);
