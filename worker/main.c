@@ -217,12 +217,12 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
 static char *choose_folder (const flags *f, wl_error *err)
 {
     static const char prefix[] = "ipc://";
-    const char *path = f->session.join + sizeof prefix - 1;
-    if (strncmp (f->session.join, prefix, sizeof prefix - 1) != 0)
+    const char *join = f->session.join;
+    if (!join || strncmp (join, prefix, sizeof prefix - 1) != 0)
         return NULL;
     if (f->parent_fd < 0)
         return wl_socket_folder_new (err);
-    const char *slash = strrchr (path, '/');
+    const char *path = join + sizeof prefix - 1, *slash = strrchr (path, '/');
     return wl_copy_text (path, slash ? (size_t) (slash - path) : 0, err);
 }
 

@@ -32,7 +32,7 @@ typedef struct vocabulary {
 static int32_t add (vocabulary *v, const char *text, int32_t type, float score)
 {
     assert_true (v->n < MAX_TOKENS && strlen (text) < sizeof v->texts[0]);
-    strcpy (v->texts[v->n], text);
+    snprintf (v->texts[v->n], sizeof v->texts[0], "%s", text);
     v->types[v->n] = type;
     v->scores[v->n] = score;
     return (int32_t) v->n++;
