@@ -104,8 +104,9 @@ size_t wl_gguf_n_tensors (const wl_gguf *gguf);
 const wl_tensor *wl_gguf_tensor (const wl_gguf *gguf, size_t index);
 const wl_tensor *wl_gguf_find_tensor (const wl_gguf *gguf, const char *name); /* NULL if absent */
 
-/* Tells the system that the file pages under this tensor will not be read again by this process (after repacking). */
-void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor);
+/* Takes the file's pages out of this process's memory (not out of the system's cache); what is read again comes back. The whole file, since a fault maps as
+ * much around it as the cache holds in one piece, which may be megabytes of neighbouring tensors. Costs microseconds. Thread: any. */
+void wl_gguf_drop_pages (const wl_gguf *gguf);
 
 /* Metadata. The getters return false when the key is absent or of another kind (any integer width counts as an integer if the
  * value fits; f32 and f64 and integers count as float); *out is then unchanged, so a caller sets its default first. */

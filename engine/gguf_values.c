@@ -118,15 +118,11 @@ const wl_tensor *wl_gguf_find_tensor (const wl_gguf *gguf, const char *name)
     return wl_name_table_find (&gguf->tensor_table, (wl_text){name, strlen (name)}, &i) ? &gguf->tensors[i] : NULL;
 }
 
-void wl_gguf_drop_pages (const wl_gguf *gguf, const wl_tensor *tensor)
+void wl_gguf_drop_pages (const wl_gguf *gguf)
 {
-    const file_part *p = &gguf->parts[tensor->part];
-    if (!p->is_mapped || !tensor->data || tensor->bytes == 0)
-        return;
-    /* Rounded outwards: a page shared with a neighbour is read from the file again if the neighbour is. */
-    const char *data = tensor->data;
-    size_t into_page = (uintptr_t) data & ((uintptr_t) sysconf (_SC_PAGESIZE) - 1);
-    madvise ((char *) data - into_page, (size_t) tensor->bytes + into_page, MADV_DONTNEED);
+    for (size_t i = 0; i < gguf->n_parts; i++)
+        if (gguf->parts[i].is_mapped)
+            madvise ((void *) gguf->parts[i].bytes, gguf->parts[i].length, MADV_DONTNEED);
 }
 
 bool wl_gguf_u64 (const wl_gguf *gguf, const char *key, uint64_t *out)

@@ -30,7 +30,7 @@ bool wl_fingerprint (const wl_gguf *gguf, uint8_t out[WL_FINGERPRINT_BYTES], wl_
             return wl_fail (err, WL_ERROR_INTERNAL, "%s: a fingerprint needs the tensors' data", wl_gguf_path (gguf));
         crypto_generichash_update (&hash, data, sample);
         crypto_generichash_update (&hash, data + tensor->bytes - sample, sample);
-        wl_gguf_drop_pages (gguf, tensor); /* a fault maps its neighbours too: megabytes over all tensors */
+        wl_gguf_drop_pages (gguf);
     }
     crypto_generichash_final (&hash, out, WL_FINGERPRINT_BYTES);
     return true;

@@ -187,7 +187,7 @@ static void tensors_are_described_and_lie_where_the_file_says (void **state)
     assert_int_equal (wl_gguf_header (gguf).length + 288, t->offset);
     assert_null (wl_gguf_find_tensor (gguf, "output_norm"));
     assert_null (wl_gguf_tensor (gguf, 3));
-    wl_gguf_drop_pages (gguf, t); /* memory that is not mapped stays as it is */
+    wl_gguf_drop_pages (gguf); /* memory that is not mapped stays as it is */
     assert_int_equal (*(const uint8_t *) t->data, 288 % 256);
     wl_gguf_free (&gguf);
     free (file);
@@ -519,7 +519,7 @@ static void a_file_is_mapped_and_what_is_no_file_is_refused (void **state)
     wl_gguf *gguf = wl_gguf_open (path, NULL);
     assert_non_null (gguf);
     const wl_tensor *t = wl_gguf_find_tensor (gguf, "half");
-    wl_gguf_drop_pages (gguf, t);
+    wl_gguf_drop_pages (gguf);
     assert_int_equal (*(const uint8_t *) t->data, 544 % 256);
     assert_true (wl_gguf_file_bytes (gguf) == t->offset + t->bytes);
     wl_gguf_free (&gguf);
