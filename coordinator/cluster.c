@@ -329,6 +329,7 @@ static bool start_load (wl_cluster *c, wl_error *err)
                              .n_pages = c->need->n_pages,
                              .max_rows = c->need->max_rows,
                              .max_logit_rows = c->need->max_logit_rows,
+                             .context = c->need->context,
                              .stages = c->control_stages,
                              .n_stages = c->n_stages};
     control_load (c->control, &c->plan);

@@ -38,6 +38,7 @@ typedef struct wl_cluster_need { /* what the command will run */
     uint32_t n_pages;        /* KV pages */
     uint32_t max_rows;       /* rows of the largest step */
     uint32_t max_logit_rows; /* rows of a step whose logits are wanted */
+    uint32_t context;        /* positions that sequences may reach */
 } wl_cluster_need;
 
 typedef struct wl_cluster_stage { /* for reports */

@@ -234,6 +234,7 @@ static void send_load (control *c, const control_stage *stage)
     load.n_pages = plan->n_pages;
     load.max_rows = plan->max_rows;
     load.max_logit_rows = plan->max_logit_rows;
+    load.context = plan->context;
     load.next_endpoint = (char *) stage->next_endpoint;
     load.isa = (char *) plan->isa;
     message.kind_case = WOOLLY__CONTROL__KIND_LOAD;

@@ -56,7 +56,7 @@ typedef struct control_plan {
     uint64_t epoch;
     const char *model_path, *isa; /* isa "": the workers' choice */
     const uint8_t *fingerprint;
-    uint32_t n_pages, max_rows, max_logit_rows;
+    uint32_t n_pages, max_rows, max_logit_rows, context;
     const control_stage *stages;
     uint32_t n_stages;
 } control_plan;

@@ -118,7 +118,12 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
     wl_scheduler_options scheduling = {.n_pages = wl_scheduler_pages (positions),
                                        .max_rows = wl_scheduler_default_rows (),
                                        .max_logit_rows = max_logit_rows};
-    wl_cluster_need need = {opened->gguf, opened->model, scheduling.n_pages, scheduling.max_rows, max_logit_rows};
+    wl_cluster_need need = {.gguf = opened->gguf,
+                            .model = opened->model,
+                            .n_pages = scheduling.n_pages,
+                            .max_rows = scheduling.max_rows,
+                            .max_logit_rows = max_logit_rows,
+                            .context = positions < UINT32_MAX ? (uint32_t) positions : UINT32_MAX};
     warn_if_plain (options);
     wl_interrupt_watch (NULL);
     s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);

@@ -3,48 +3,53 @@
 
 #include <string.h>
 
-static const wl_matrix *const *qkv_of (const stage_layer *l, const wl_matrix *out[3])
-{
-    out[0] = &l->q;
-    out[1] = &l->k;
-    out[2] = &l->v;
-    return out;
-}
-
 /* Adds what the previous half left in y, then norms and quantizes. */
 static void norm_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t thread)
 {
     (void) thread;
     const wl_model *m = s->model;
     const stage_layer *l = &s->layers[layer_index];
-    const wl_matrix *qkv[3];
-    if (layer_index > 0)
-        add_residual (s, row, s->layers[layer_index - 1].vectors[WL_ROLE_FFN_POST_NORM]);
     float *h = s->h + row * s->h_stride;
-    s->options.kernels->rms_norm (h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_ATTN_NORM], m->d_model,
-                                  m->norm_eps);
-    represent_row (s, row, h, m->d_model, kinds_wanted (qkv_of (l, qkv), 3));
+    if (layer_index > 0)
+        add_residual (s, layer_index - 1, row, WL_ROLE_FFN_DOWN_BIAS, WL_ROLE_FFN_POST_NORM);
+    norm_into (s, h, s->x + (size_t) row * m->d_model, l->vectors[WL_ROLE_ATTN_NORM],
+               l->vectors[WL_ROLE_ATTN_NORM_BIAS]);
+    represent_row (s, row, h, m->d_model, l->inputs.qkv);
 }
 
-static void add_bias (const wl_kernels *kernels, float *x, const float *bias, size_t n)
+static size_t qkv_products (wl_stage *s, const stage_layer *l, wl_product out[3])
 {
-    if (bias)
-        kernels->add_scaled (x, bias, 1.0f, n);
+    size_t n_rows = s->batch->n_rows;
+    if (l->matrices[WL_ROLE_ATTN_QKV]) {
+        out[0] = (wl_product){l->matrices[WL_ROLE_ATTN_QKV], s->qkv, s->qkv_stride, 0, n_rows};
+        return 1;
+    }
+    float *k = s->qkv + s->q_width, *v = k + s->kv_width;
+    out[0] = (wl_product){l->matrices[WL_ROLE_ATTN_Q], s->qkv, s->qkv_stride, 0, n_rows};
+    out[1] = (wl_product){l->matrices[WL_ROLE_ATTN_K], k, s->qkv_stride, 0, n_rows};
+    out[2] = (wl_product){l->matrices[WL_ROLE_ATTN_V], v, s->qkv_stride, 0, n_rows};
+    return 3;
 }
 
-static void finish_head (const wl_stage *s, uint32_t layer_index, uint32_t row, float *head, const float *norm)
+/* Norm and RoPE of `n_heads` heads of one row; `norm` is of one head or (whole_qk_norm) of all, or NULL. */
+static void finish_heads (const wl_stage *s, uint32_t layer_index, uint32_t row, float *heads, uint32_t n_heads,
+                          const float *norm)
 {
     const wl_model *m = s->model;
     const wl_kernels *kernels = s->options.kernels;
-    const float *angles =
-        s->rope[m->layers[s->options.first_layer + layer_index].local_rope] + (size_t) row * m->rope_dims;
+    wl_layer_rope rope = m->layers[s->options.first_layer + layer_index].rope;
+    const float *angles = rope == WL_LAYER_ROPE_NONE ? NULL : s->rope[rope] + (size_t) row * m->rope_dims;
     size_t n_pairs = m->rope_dims / 2;
-    if (norm)
-        kernels->rms_norm (head, head, norm, m->head_dim, m->norm_eps);
-    if (m->rope_kind == WL_ROPE_ADJACENT)
-        kernels->rope_adjacent (head, angles, angles + n_pairs, n_pairs);
-    else
-        kernels->rope_halves (head, angles, angles + n_pairs, n_pairs);
+    if (norm && m->whole_qk_norm)
+        kernels->rms_norm (heads, heads, norm, (size_t) n_heads * m->head_dim, m->norm_eps);
+    for (float *head = heads; head < heads + (size_t) n_heads * m->head_dim; head += m->head_dim) {
+        if (norm && !m->whole_qk_norm)
+            kernels->rms_norm (head, head, norm, m->head_dim, m->norm_eps);
+        if (angles && m->rope_kind == WL_ROPE_ADJACENT)
+            kernels->rope_adjacent (head, angles, angles + n_pairs, n_pairs);
+        else if (angles)
+            kernels->rope_halves (head, angles, angles + n_pairs, n_pairs);
+    }
 }
 
 /* Bias, norm and RoPE of one row's heads; K and V go to their page, Q to the order that attention reads. */
@@ -54,22 +59,23 @@ static void place_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
     enum { HEAD_PART = 256 };
     const wl_model *m = s->model;
     const wl_kernels *kernels = s->options.kernels;
-    const stage_layer *l = &s->layers[layer_index];
+    float *const *vectors = s->layers[layer_index].vectors;
     const row_place place = s->places[row];
     const wl_span *span = &s->batch->spans[place.span];
-    float *q = s->q + row * s->q_stride, *k = s->k + row * s->kv_stride, *v = s->v + row * s->kv_stride;
+    float *q = s->qkv + row * s->qkv_stride, *k = q + s->q_width, *v = k + s->kv_width;
     uint32_t page = span->pages[place.position / WL_KV_PAGE];
     size_t dim = m->head_dim;
-    add_bias (kernels, q, l->vectors[WL_ROLE_ATTN_Q_BIAS], m->n_heads * dim);
-    add_bias (kernels, k, l->vectors[WL_ROLE_ATTN_K_BIAS], m->n_kv_heads * dim);
-    add_bias (kernels, v, l->vectors[WL_ROLE_ATTN_V_BIAS], m->n_kv_heads * dim);
+    add_bias (s, q, vectors[WL_ROLE_ATTN_QKV_BIAS], s->q_width + 2 * s->kv_width);
+    add_bias (s, q, vectors[WL_ROLE_ATTN_Q_BIAS], s->q_width);
+    add_bias (s, k, vectors[WL_ROLE_ATTN_K_BIAS], s->kv_width);
+    add_bias (s, v, vectors[WL_ROLE_ATTN_V_BIAS], s->kv_width);
+    finish_heads (s, layer_index, row, q, m->n_heads, vectors[WL_ROLE_ATTN_Q_NORM]);
+    finish_heads (s, layer_index, row, k, m->n_kv_heads, vectors[WL_ROLE_ATTN_K_NORM]);
     for (uint32_t head = 0; head < m->n_heads; head++) {
-        finish_head (s, layer_index, row, q + head * dim, l->vectors[WL_ROLE_ATTN_Q_NORM]);
         size_t to = (((size_t) (head / s->group) * s->batch->n_rows + row) * s->group + head % s->group) * dim;
         memcpy (s->q_heads + to, q + head * dim, dim * sizeof *q);
     }
     for (uint32_t head = 0; head < m->n_kv_heads; head++) {
-        finish_head (s, layer_index, row, k + head * dim, l->vectors[WL_ROLE_ATTN_K_NORM]);
         /* to_f16 in place would alias; a head is stored in parts through a small buffer */
         uint16_t k16[HEAD_PART], v16[HEAD_PART];
         for (size_t from = 0; from < dim; from += HEAD_PART) {
@@ -100,11 +106,14 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
              *last = first + (size_t) s->tile_rows * s->group;
     const uint16_t **k_pages = s->page_places + thread * 2 * s->options.n_pages,
                    **v_pages = k_pages + s->options.n_pages;
+    const float *sinks = s->layers[job->layer_index].vectors[WL_ROLE_ATTN_SINKS];
+    float *tile_sinks = s->sinks + thread * s->tile_rows * s->group;
     size_t n = 0;
     for (uint32_t row = tile->first_row; row < tile->first_row + tile->n_rows; row++) {
         uint32_t position = s->places[row].position;
         for (uint32_t i = 0; i < s->group; i++, n++) {
             last[n] = position;
+            tile_sinks[n] = sinks ? sinks[head * s->group + i] : 0;
             first[n] = window && position + 1 > window ? position + 1 - window : 0;
         }
     }
@@ -125,6 +134,8 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
         .k_pages = k_pages,
         .v_pages = v_pages,
         .scale = m->attention_scale,
+        .softcap = m->attention_softcap,
+        .sinks = sinks ? tile_sinks : NULL,
         .scratch = s->attention_scratch + thread * s->attention_stride,
     });
 }
@@ -134,12 +145,11 @@ static void gather_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t 
 {
     (void) thread;
     const wl_model *m = s->model;
-    const wl_matrix *output = &s->layers[layer_index].output;
     size_t width = (size_t) s->group * m->head_dim;
     float *h = s->h + row * s->h_stride;
     for (uint32_t head = 0; head < m->n_kv_heads; head++)
         memcpy (h + head * width, s->o_heads + ((size_t) head * s->batch->n_rows + row) * width, width * sizeof *h);
-    represent_row (s, row, h, m->n_kv_heads * width, kinds_wanted (&output, 1));
+    represent_row (s, row, h, m->n_kv_heads * width, s->layers[layer_index].inputs.output);
 }
 
 void attention_half (wl_stage *s, uint32_t layer_index)
@@ -147,13 +157,13 @@ void attention_half (wl_stage *s, uint32_t layer_index)
     const wl_model *m = s->model;
     const stage_layer *l = &s->layers[layer_index];
     uint32_t n_rows = s->batch->n_rows;
+    wl_product qkv[3];
     run_rows (s, norm_row, layer_index, n_rows);
-    const wl_product qkv[3] = {{&l->q, s->q, s->q_stride}, {&l->k, s->k, s->kv_stride}, {&l->v, s->v, s->kv_stride}};
-    multiply (s, s->h, s->h_stride, m->d_model, n_rows, qkv, 3);
+    multiply (s, s->h, s->h_stride, m->d_model, qkv, qkv_products (s, l, qkv));
     run_rows (s, place_row, layer_index, n_rows);
     attend_job job = {s, layer_index};
     wl_thread_pool_run (s->options.pool, (size_t) s->n_tiles * m->n_kv_heads, attend_chunk, &job);
     run_rows (s, gather_row, layer_index, n_rows);
-    const wl_product output = {&l->output, s->y, s->y_stride};
-    multiply (s, s->h, s->h_stride, l->output.columns, n_rows, &output, 1);
+    const wl_product output = {l->matrices[WL_ROLE_ATTN_OUTPUT], s->y, s->y_stride, 0, n_rows};
+    multiply (s, s->h, s->h_stride, s->q_width, &output, 1);
 }

@@ -1,7 +1,4 @@
-/* Hyperparameters and the architecture table; see model.h.
- *
- * To add an architecture, add a row. A trait that no row has yet is a new field of the row and of wl_model, read by the forward
- * pass; never a comparison of names. */
+/* Hyperparameters and tensors by the architecture's row; see model.h and architectures.h. */
 #include "model.h"
 
 #include <math.h>
@@ -9,81 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "architectures.h"
 #include "kernels/kernels.h"
+#include "kernels/math.h"
 #include "memory.h"
-
-/* -- roles ------------------------------------------------------------------------------------------------------------------ */
-
-/* How many elements a side of a layer's tensor has. */
-typedef enum side { NONE, D_MODEL, Q_ROWS, KV_ROWS, HEAD, FF } side;
-
-static const struct {
-    const char *suffix;
-    side rows, columns; /* rows NONE: a vector */
-} roles[WL_N_ROLES] = {
-    [WL_ROLE_ATTN_NORM] = {"attn_norm.weight", NONE, D_MODEL},
-    [WL_ROLE_ATTN_Q] = {"attn_q.weight", Q_ROWS, D_MODEL},
-    [WL_ROLE_ATTN_K] = {"attn_k.weight", KV_ROWS, D_MODEL},
-    [WL_ROLE_ATTN_V] = {"attn_v.weight", KV_ROWS, D_MODEL},
-    [WL_ROLE_ATTN_Q_BIAS] = {"attn_q.bias", NONE, Q_ROWS},
-    [WL_ROLE_ATTN_K_BIAS] = {"attn_k.bias", NONE, KV_ROWS},
-    [WL_ROLE_ATTN_V_BIAS] = {"attn_v.bias", NONE, KV_ROWS},
-    [WL_ROLE_ATTN_Q_NORM] = {"attn_q_norm.weight", NONE, HEAD},
-    [WL_ROLE_ATTN_K_NORM] = {"attn_k_norm.weight", NONE, HEAD},
-    [WL_ROLE_ATTN_OUTPUT] = {"attn_output.weight", D_MODEL, Q_ROWS},
-    [WL_ROLE_ATTN_POST_NORM] = {"post_attention_norm.weight", NONE, D_MODEL},
-    [WL_ROLE_FFN_NORM] = {"ffn_norm.weight", NONE, D_MODEL},
-    [WL_ROLE_FFN_GATE] = {"ffn_gate.weight", FF, D_MODEL},
-    [WL_ROLE_FFN_UP] = {"ffn_up.weight", FF, D_MODEL},
-    [WL_ROLE_FFN_DOWN] = {"ffn_down.weight", D_MODEL, FF},
-    [WL_ROLE_FFN_POST_NORM] = {"post_ffw_norm.weight", NONE, D_MODEL},
-};
-
-/* -- the table --------------------------------------------------------------------------------------------------------------- */
-
-#define BIT(role) (1u << WL_ROLE_##role)
-#define LLAMA_TENSORS                                                                                    \
-    (BIT (ATTN_NORM) | BIT (ATTN_Q) | BIT (ATTN_K) | BIT (ATTN_V) | BIT (ATTN_OUTPUT) | BIT (FFN_NORM) | \
-     BIT (FFN_GATE) | BIT (FFN_UP) | BIT (FFN_DOWN))
-#define QKV_BIASES (BIT (ATTN_Q_BIAS) | BIT (ATTN_K_BIAS) | BIT (ATTN_V_BIAS))
-#define QK_NORMS (BIT (ATTN_Q_NORM) | BIT (ATTN_K_NORM))
-#define POST_NORMS (BIT (ATTN_POST_NORM) | BIT (FFN_POST_NORM))
-
-typedef struct architecture {
-    const char *name;
-    uint32_t required, optional; /* bits of roles */
-    wl_rope_kind rope_kind;
-    wl_activation_fn activation;
-    bool scales;         /* embedding_scale, residual_scale, attention.scale and logit_scale keys apply (Granite) */
-    bool embedding_root; /* the embedding is multiplied by sqrt (d_model) */
-    uint32_t
-        global_every; /* of so many layers the last attends to everything, the others through the sliding window; 0: all do */
-    float local_rope_base; /* of the windowed layers, where the file does not say */
-} architecture;
-
-static const architecture architectures[] = {
-    {.name = "llama", .required = LLAMA_TENSORS, .optional = QKV_BIASES, .rope_kind = WL_ROPE_ADJACENT},
-    {.name = "granite",
-     .required = LLAMA_TENSORS,
-     .optional = QKV_BIASES,
-     .rope_kind = WL_ROPE_ADJACENT,
-     .scales = true},
-    {.name = "qwen2", .required = LLAMA_TENSORS | QKV_BIASES, .rope_kind = WL_ROPE_HALVES},
-    {.name = "qwen3", .required = LLAMA_TENSORS | QK_NORMS, .rope_kind = WL_ROPE_HALVES},
-    {.name = "gemma3",
-     .required = LLAMA_TENSORS | QK_NORMS | POST_NORMS,
-     .rope_kind = WL_ROPE_HALVES,
-     .activation = WL_GELU,
-     .embedding_root = true,
-     .global_every = 6,
-     .local_rope_base = 10000.0f},
-};
-enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
-
-const char *wl_model_architectures (void)
-{
-    return "llama, granite, qwen2, qwen3, gemma3";
-}
 
 /* -- metadata ------------------------------------------------------------------------------------------------------------------ */
 
@@ -101,13 +27,35 @@ static const char *key_of (const reader *r, const char *suffix, char buffer[128]
     return buffer;
 }
 
+/* A number, or an array of one number a layer whose elements are all the same. */
+static bool find_u32 (const reader *r, const char *key, bool *found, uint32_t *out)
+{
+    wl_value_type element;
+    size_t length;
+    int64_t first = 0, other = 0;
+    *found = wl_gguf_u32 (r->gguf, key, out);
+    if (*found || !wl_gguf_array (r->gguf, key, &element, &length) || length == 0 ||
+        !wl_gguf_array_i64 (r->gguf, key, 0, &first))
+        return true;
+    for (size_t i = 1; i < length; i++)
+        if (!wl_gguf_array_i64 (r->gguf, key, i, &other) || other != first)
+            return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s differs from layer to layer: not supported", r->path, key);
+    if (first < 0 || first > UINT32_MAX)
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s is out of range", r->path, key);
+    *found = true;
+    *out = (uint32_t) first;
+    return true;
+}
+
 static bool read_u32 (const reader *r, const char *suffix, bool required, uint32_t low, uint32_t high, uint32_t *out)
 {
     char key[128];
-    bool found = wl_gguf_u32 (r->gguf, key_of (r, suffix, key), out);
-    if (!found && required)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model", r->path,
-                        key);
+    bool found;
+    if (!find_u32 (r, key_of (r, suffix, key), &found, out))
+        return false;
+    if (!found)
+        return !required || wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks %s: the file is not a complete model",
+                                     r->path, key);
     if (*out < low || *out > high)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s is %u, expected %u to %u", r->path, key, *out, low, high);
     return true;
@@ -125,21 +73,20 @@ static bool read_f32 (const reader *r, const char *suffix, bool required, float 
     return true;
 }
 
-static bool find_architecture (reader *r)
+static bool read_architecture (reader *r)
 {
     wl_text text;
+    char known[256];
     if (!wl_gguf_text (r->gguf, "general.architecture", &text))
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: metadata lacks general.architecture: not a model", r->path);
-    for (size_t i = 0; i < N_ARCHITECTURES; i++) {
-        const architecture *row = &architectures[i];
-        if (strlen (row->name) == text.length && memcmp (row->name, text.data, text.length) == 0) {
-            r->row = row;
-            snprintf (r->model->architecture, sizeof r->model->architecture, "%s", row->name);
-            return true;
-        }
+    r->row = find_architecture (text);
+    if (!r->row) {
+        wl_model_architectures (known, sizeof known);
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: architecture \"%.*s\" is not supported (these are: %s)", r->path,
+                        text.length > 64 ? 64 : (int) text.length, text.data, known);
     }
-    return wl_fail (r->err, WL_ERROR_INPUT, "%s: architecture \"%.*s\" is not supported (these are: %s)", r->path,
-                    text.length > 64 ? 64 : (int) text.length, text.data, wl_model_architectures ());
+    snprintf (r->model->architecture, sizeof r->model->architecture, "%s", r->row->name);
+    return true;
 }
 
 static void read_name (reader *r)
@@ -155,30 +102,54 @@ static void read_name (reader *r)
             m->name[i] = '?';
 }
 
-/* RoPE scaling that the file asks for: none or linear so far; others would give wrong answers, so they are refused. */
+static bool text_is (wl_text text, const char *word)
+{
+    return text.length == strlen (word) && memcmp (text.data, word, text.length) == 0;
+}
+
+/* What the file leaves out of YaRN's parameters has the paper's values. */
+static bool read_yarn (reader *r)
+{
+    wl_rope_scaling *s = &r->model->rope_scaling;
+    s->yarn = true;
+    s->beta_fast = 32.0f;
+    s->beta_slow = 1.0f;
+    if (!read_f32 (r, "rope.scaling.yarn_beta_fast", false, &s->beta_fast) ||
+        !read_f32 (r, "rope.scaling.yarn_beta_slow", false, &s->beta_slow))
+        return false;
+    if (!(s->beta_fast > 0 && s->beta_slow > 0))
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: YaRN's beta_fast %g and beta_slow %g must be positive", r->path,
+                        (double) s->beta_fast, (double) s->beta_slow);
+    s->magnitude *= (float) (1.0 + 0.1 * wl_log ((double) s->factor));
+    return true;
+}
+
+/* RoPE scaling that the file asks for: none, linear, YaRN or LongRoPE; another would give wrong answers, so it is refused. */
 static bool read_rope_scaling (reader *r)
 {
     char key[128];
-    wl_text kind;
-    float factor = 1.0f;
-    r->model->rope_scale = 1.0f;
-    if (!wl_gguf_text (r->gguf, key_of (r, "rope.scaling.type", key), &kind)) {
-        if (wl_gguf_f32 (r->gguf, key_of (r, "rope.scale_linear", key), &factor) && factor > 0 && isfinite (factor))
-            r->model->rope_scale = 1.0f / factor;
-        return true;
-    }
-    if (kind.length == 4 && memcmp (kind.data, "none", 4) == 0)
-        return true;
-    if (kind.length == 6 && memcmp (kind.data, "linear", 6) == 0) {
-        if (!read_f32 (r, "rope.scaling.factor", true, &factor))
-            return false;
-        if (factor <= 0)
-            return wl_fail (r->err, WL_ERROR_INPUT, "%s: the RoPE scaling factor %g is not positive", r->path, factor);
-        r->model->rope_scale = 1.0f / factor;
-        return true;
-    }
-    return wl_fail (r->err, WL_ERROR_INPUT, "%s: RoPE scaling \"%.*s\" is not supported (none and linear are)", r->path,
-                    kind.length > 32 ? 32 : (int) kind.length, kind.data);
+    wl_text kind = {"linear", 6};
+    wl_rope_scaling *s = &r->model->rope_scaling;
+    *s = (wl_rope_scaling){.factor = 1.0f, .magnitude = 1.0f, .original_context = r->model->context_length};
+    bool named = wl_gguf_text (r->gguf, key_of (r, "rope.scaling.type", key), &kind);
+    if (!read_f32 (r, named ? "rope.scaling.factor" : "rope.scale_linear", false, &s->factor) ||
+        !read_f32 (r, "rope.scaling.attn_factor", false, &s->magnitude) ||
+        !read_u32 (r, "rope.scaling.original_context_length", false, 1, 1u << 30, &s->original_context))
+        return false;
+    if (s->factor == 0) /* written by some converters for "none" */
+        s->factor = 1.0f;
+    if (s->factor < 0 || s->magnitude <= 0)
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: RoPE scaling by %g, attn_factor %g: both must be positive",
+                        r->path, (double) s->factor, (double) s->magnitude);
+    if (text_is (kind, "none") || text_is (kind, "longrope"))
+        s->factor = 1.0f; /* LongRoPE's scaling is in its factors */
+    else if (text_is (kind, "yarn"))
+        return read_yarn (r);
+    else if (!text_is (kind, "linear"))
+        return wl_fail (r->err, WL_ERROR_INPUT,
+                        "%s: RoPE scaling \"%.*s\" is not supported (none, linear, yarn and longrope are)", r->path,
+                        kind.length > 32 ? 32 : (int) kind.length, kind.data);
+    return true;
 }
 
 static bool read_scales (reader *r)
@@ -187,7 +158,18 @@ static bool read_scales (reader *r)
     m->embedding_scale = r->row->embedding_root ? sqrtf ((float) m->d_model) : 1.0f;
     m->residual_scale = 1.0f;
     m->logit_scale = 1.0f;
-    m->attention_scale = 1.0f / sqrtf ((float) m->head_dim);
+    uint32_t width = m->n_layers == r->row->width_scale_layers ? m->d_model / m->n_heads : m->head_dim;
+    m->attention_scale = 1.0f / sqrtf ((float) width);
+    m->attention_softcap = r->row->attention_softcap;
+    m->logit_softcap = r->row->logit_softcap;
+    if (r->row->softcaps && (!read_f32 (r, "attn_logit_softcapping", false, &m->attention_softcap) ||
+                             !read_f32 (r, "final_logit_softcapping", false, &m->logit_softcap)))
+        return false;
+    if (m->attention_softcap < 0 || m->logit_softcap < 0)
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: logit softcapping by %g and %g: neither may be negative", r->path,
+                        (double) m->attention_softcap, (double) m->logit_softcap);
+    if (r->row->logit_multiplier && !read_f32 (r, "logit_scale", false, &m->logit_scale))
+        return false;
     if (!r->row->scales)
         return true;
     float attention = 0, divisor = 0, embedding = 0, residual = 0;
@@ -206,42 +188,79 @@ static bool read_scales (reader *r)
     return true;
 }
 
+/* Whether layer `i` attends through the window: by the file's own pattern (a period, or one truth value a layer), else by the row's. */
+static bool is_windowed (const reader *r, uint32_t i, uint32_t period)
+{
+    char key[128];
+    int64_t flag;
+    if (wl_gguf_array_i64 (r->gguf, key_of (r, "attention.sliding_window_pattern", key), i, &flag))
+        return flag != 0;
+    return (i + 1) % period != 0;
+}
+
 static bool read_layers (reader *r)
 {
     wl_model *m = r->model;
-    uint32_t window = 0;
+    const architecture *row = r->row;
+    uint32_t window = row->window, period = row->global_every;
     m->layers = wl_new (m->n_layers, sizeof *m->layers, r->err);
     if (!m->layers)
         return false;
-    if (r->row->global_every == 0)
-        return true;
-    if (!read_u32 (r, "attention.sliding_window", true, 1, 1u << 30, &window))
+    m->rope_base_local = row->local_rope_base > 0 ? row->local_rope_base : m->rope_base;
+    if (row->global_every && !read_u32 (r, "attention.sliding_window", false, 0, 1u << 30, &window))
         return false;
-    m->rope_base_local = r->row->local_rope_base;
-    if (!read_f32 (r, "rope.freq_base_swa", false, &m->rope_base_local))
+    if (row->local_rope && !read_f32 (r, "rope.freq_base_swa", false, &m->rope_base_local))
         return false;
-    for (uint32_t i = 0; i < m->n_layers; i++)
-        if ((i + 1) % r->row->global_every != 0)
-            m->layers[i] = (wl_layer_plan){.window = window, .local_rope = true};
+    if (row->global_every && row->global_every != ALL_WINDOWED) {
+        char key[128];
+        wl_gguf_u32 (r->gguf, key_of (r, "attention.sliding_window_pattern", key), &period);
+    }
+    if (m->rope_base_local <= 0 || (row->global_every && period == 0))
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: rope.freq_base_swa %g or a window pattern of %u is out of range",
+                        r->path, (double) m->rope_base_local, period);
+    for (uint32_t i = 0; i < m->n_layers; i++) {
+        wl_layer_plan *layer = &m->layers[i];
+        bool windowed = row->global_every && window && is_windowed (r, i, period);
+        if (windowed)
+            *layer = (wl_layer_plan){window, row->local_rope ? WL_LAYER_ROPE_LOCAL : WL_LAYER_ROPE_GLOBAL};
+        if ((row->no_rope_every && (i + 1) % row->no_rope_every == 0) || (row->global_without_rope && !windowed))
+            layer->rope = WL_LAYER_ROPE_NONE;
+    }
     return true;
+}
+
+/* The number of experts and the length of their feed-forward parts. */
+static bool read_experts (reader *r)
+{
+    wl_model *m = r->model;
+    if (!read_u32 (r, "expert_count", false, 0, 65536, &m->n_experts))
+        return false;
+    if (m->n_experts == 0)
+        return r->row->dense ? true
+                             : wl_fail (r->err, WL_ERROR_INPUT, "%s: %s is a mixture of experts, and the file has none",
+                                        r->path, m->architecture);
+    if (!r->row->experts)
+        return wl_fail (r->err, WL_ERROR_INPUT, "%s: %s with %u experts is not supported", r->path, m->architecture,
+                        m->n_experts);
+    return read_u32 (r, "expert_used_count", true, 1, m->n_experts, &m->n_experts_used) &&
+           read_u32 (r, "expert_feed_forward_length", false, 1, 1u << 24, &m->d_ff) &&
+           read_u32 (r, "expert_shared_feed_forward_length", false, 0, 1u << 24, &m->d_ff_shared);
 }
 
 static bool read_hyperparameters (reader *r)
 {
     wl_model *m = r->model;
-    if (!find_architecture (r) || !r->row)
+    if (!read_architecture (r) || !r->row)
         return false;
     read_name (r);
+    m->norm_kind = r->row->norm_kind;
     m->rope_kind = r->row->rope_kind;
+    m->parallel = r->row->parallel;
+    m->whole_qk_norm = r->row->whole_qk_norm;
     m->activation = r->row->activation;
-    uint32_t n_experts = 0;
-    if (!read_u32 (r, "expert_count", false, 0, UINT32_MAX, &n_experts))
-        return false;
-    if (n_experts)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: a mixture of %u experts: not supported yet", r->path, n_experts);
     if (!read_u32 (r, "block_count", true, 1, 10000, &m->n_layers) ||
         !read_u32 (r, "embedding_length", true, 1, 1u << 20, &m->d_model) ||
-        !read_u32 (r, "feed_forward_length", true, 1, 1u << 24, &m->d_ff) ||
+        !read_u32 (r, "feed_forward_length", true, 1, 1u << 24, &m->d_ff) || !read_experts (r) ||
         !read_u32 (r, "attention.head_count", true, 1, 65536, &m->n_heads))
         return false;
     m->n_kv_heads = m->n_heads;
@@ -270,7 +289,9 @@ static bool read_hyperparameters (reader *r)
                         m->head_dim, m->rope_dims);
     m->rope_base = 10000.0f;
     if (!read_f32 (r, "rope.freq_base", false, &m->rope_base) ||
-        !read_f32 (r, "attention.layer_norm_rms_epsilon", true, &m->norm_eps))
+        !read_f32 (r,
+                   m->norm_kind == WL_NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
+                   true, &m->norm_eps))
         return false;
     if (m->rope_base <= 0 || m->norm_eps < 0)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: rope.freq_base %g or norm epsilon %g is out of range", r->path,
@@ -282,30 +303,43 @@ static bool read_hyperparameters (reader *r)
 
 static uint64_t side_length (const wl_model *m, side s)
 {
+    uint64_t q = (uint64_t) m->n_heads * m->head_dim, kv = (uint64_t) m->n_kv_heads * m->head_dim;
     switch (s) {
-    case NONE:
+    case ONE:
         return 1;
     case D_MODEL:
         return m->d_model;
     case Q_ROWS:
-        return (uint64_t) m->n_heads * m->head_dim;
+        return q;
     case KV_ROWS:
-        return (uint64_t) m->n_kv_heads * m->head_dim;
+        return kv;
+    case QKV_ROWS:
+        return q + 2 * kv;
     case HEAD:
         return m->head_dim;
+    case HEADS:
+        return m->n_heads;
     case FF:
         return m->d_ff;
+    case TWICE_FF:
+        return 2 * (uint64_t) m->d_ff;
+    case SHARED_FF:
+        return m->d_ff_shared;
+    case EXPERTS:
+        return m->n_experts;
     }
     return 0;
 }
 
 /* A tensor that is there must have this shape and a type with kernels. */
-static bool check_tensor (const reader *r, const wl_tensor *t, uint64_t rows, uint64_t columns)
+static bool check_tensor (const reader *r, const wl_tensor *t, uint64_t columns, uint64_t rows, uint64_t depth)
 {
-    if (t->dims[0] != columns || t->dims[1] != rows || t->dims[2] != 1 || t->dims[3] != 1)
-        return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is %llu x %llu, expected %llu x %llu by the metadata",
-                        r->path, t->name, (unsigned long long) t->dims[0], (unsigned long long) t->dims[1],
-                        (unsigned long long) columns, (unsigned long long) rows);
+    if (t->dims[0] != columns || t->dims[1] != rows || t->dims[2] != depth || t->dims[3] != 1)
+        return wl_fail (r->err, WL_ERROR_INPUT,
+                        "%s: tensor %s is %llu x %llu x %llu, expected %llu x %llu x %llu by the metadata", r->path,
+                        t->name, (unsigned long long) t->dims[0], (unsigned long long) t->dims[1],
+                        (unsigned long long) t->dims[2], (unsigned long long) columns, (unsigned long long) rows,
+                        (unsigned long long) depth);
     const wl_format *format = wl_format_find (t->type);
     if (!format) {
         const char *name = wl_type_name (t->type);
@@ -318,7 +352,45 @@ static bool check_tensor (const reader *r, const wl_tensor *t, uint64_t rows, ui
     return true;
 }
 
-static bool find_global (reader *r, const char *name, bool required, uint64_t rows, uint64_t columns,
+static bool check_role (const reader *r, const wl_tensor *t, wl_role role)
+{
+    const wl_model *m = r->model;
+    side columns = role_shapes[role].columns;
+    if (m->whole_qk_norm && role == WL_ROLE_ATTN_Q_NORM)
+        columns = Q_ROWS;
+    else if (m->whole_qk_norm && role == WL_ROLE_ATTN_K_NORM)
+        columns = KV_ROWS;
+    return check_tensor (r, t, side_length (m, columns), side_length (m, role_shapes[role].rows),
+                         side_length (m, role_shapes[role].depth));
+}
+
+#define SPLIT_QKV (BIT (ATTN_Q) | BIT (ATTN_K) | BIT (ATTN_V))
+#define SPLIT_BIASES (BIT (ATTN_Q_BIAS) | BIT (ATTN_K_BIAS) | BIT (ATTN_V_BIAS))
+
+/* The roles that a layer must have, given whether its q, k and v are fused. */
+static uint64_t required_roles (const reader *r, bool fused)
+{
+    uint64_t bits = r->row->required | (r->model->n_experts ? r->row->experts : r->row->dense);
+    if (r->model->d_ff_shared)
+        bits |= r->row->optional & (BIT (SHARED_GATE) | BIT (SHARED_UP) | BIT (SHARED_DOWN));
+    if (!fused)
+        return bits | SPLIT_QKV;
+    return (bits & ~SPLIT_BIASES) | BIT (ATTN_QKV) | (bits & SPLIT_BIASES ? BIT (ATTN_QKV_BIAS) : 0);
+}
+
+static uint64_t allowed_roles (const reader *r)
+{
+    uint64_t bits = required_roles (r, false) | r->row->optional | BIT (ATTN_QKV);
+    return bits & SPLIT_BIASES ? bits | BIT (ATTN_QKV_BIAS) : bits;
+}
+
+static const char *suffix_of (const reader *r, unsigned role)
+{
+    return r->row->post_is_ffn_norm && role == WL_ROLE_FFN_NORM ? role_shapes[WL_ROLE_ATTN_POST_NORM].suffix
+                                                                : role_shapes[role].suffix;
+}
+
+static bool find_global (reader *r, const char *name, bool required, uint64_t columns, uint64_t rows,
                          const wl_tensor **out)
 {
     *out = wl_gguf_find_tensor (r->gguf, name);
@@ -326,14 +398,15 @@ static bool find_global (reader *r, const char *name, bool required, uint64_t ro
         return required ? wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is missing: the file is not a complete model",
                                    r->path, name)
                         : true;
-    return check_tensor (r, *out, rows, columns);
+    return check_tensor (r, *out, columns, rows, 1);
 }
 
 /* Every tensor of the file must have a place in the row: one that is left out would make wrong answers. */
 static bool place_tensor (reader *r, const wl_tensor *t)
 {
-    static const char *const globals[] = {"token_embd.weight", "output_norm.weight", "output.weight",
-                                          "rope_freqs.weight"};
+    static const char *const globals[] = {
+        "token_embd.weight", "output_norm.weight", "output_norm.bias",         "output.weight",
+        "output.bias",       "rope_freqs.weight",  "rope_factors_long.weight", "rope_factors_short.weight"};
     for (size_t i = 0; i < sizeof globals / sizeof globals[0]; i++)
         if (strcmp (t->name, globals[i]) == 0)
             return true;
@@ -342,10 +415,9 @@ static bool place_tensor (reader *r, const wl_tensor *t)
     if (sscanf (t->name, "blk.%9u.%n", &layer, &used) == 1 && used > 0 && layer < r->model->n_layers) {
         const char *suffix = t->name + used;
         for (unsigned role = 0; role < WL_N_ROLES; role++)
-            if (((r->row->required | r->row->optional) >> role & 1) && strcmp (suffix, roles[role].suffix) == 0) {
+            if ((allowed_roles (r) >> role & 1) && strcmp (suffix, suffix_of (r, role)) == 0) {
                 r->model->tensors[layer][role] = t;
-                return check_tensor (r, t, side_length (r->model, roles[role].rows),
-                                     side_length (r->model, roles[role].columns));
+                return check_role (r, t, (wl_role) role);
             }
         if (strcmp (suffix, "attn_rot_embd.weight") == 0 || strcmp (suffix, "attn.rot_embd.weight") == 0)
             return true; /* precomputed RoPE tables of old files: we compute our own */
@@ -353,6 +425,22 @@ static bool place_tensor (reader *r, const wl_tensor *t)
     return wl_fail (r->err, WL_ERROR_INPUT,
                     "%s: tensor %s has no place in architecture %s: answers would be wrong without it", r->path,
                     t->name, r->model->architecture);
+}
+
+static bool check_layer (const reader *r, uint32_t layer)
+{
+    const wl_tensor *const *tensors = r->model->tensors[layer];
+    bool fused = tensors[WL_ROLE_ATTN_QKV] != NULL;
+    uint64_t required = required_roles (r, fused);
+    for (unsigned role = 0; role < WL_N_ROLES; role++) {
+        if ((required >> role & 1) && !tensors[role])
+            return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor blk.%u.%s is missing: the file is not a complete model",
+                            r->path, layer, suffix_of (r, role));
+        if (fused && (SPLIT_QKV >> role & 1) && tensors[role])
+            return wl_fail (r->err, WL_ERROR_INPUT, "%s: tensor %s is there beside a fused attn_qkv: which one counts?",
+                            r->path, tensors[role]->name);
+    }
+    return true;
 }
 
 static bool find_tensors (reader *r)
@@ -367,10 +455,15 @@ static bool find_tensors (reader *r)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: token_embd.weight has %llu rows", r->path,
                         (unsigned long long) embedding->dims[1]);
     m->n_vocab = (uint32_t) embedding->dims[1];
-    if (!find_global (r, "token_embd.weight", true, m->n_vocab, m->d_model, &m->token_embedding) ||
-        !find_global (r, "output_norm.weight", true, 1, m->d_model, &m->output_norm) ||
-        !find_global (r, "output.weight", false, m->n_vocab, m->d_model, &m->output) ||
-        !find_global (r, "rope_freqs.weight", false, 1, m->rope_dims / 2, &m->rope_factors))
+    if (!find_global (r, "token_embd.weight", true, m->d_model, m->n_vocab, &m->token_embedding) ||
+        !find_global (r, "output_norm.weight", true, m->d_model, 1, &m->output_norm) ||
+        !find_global (r, "output_norm.bias", false, m->d_model, 1, &m->output_norm_bias) ||
+        !find_global (r, "output.weight", false, m->d_model, m->n_vocab, &m->output) ||
+        !find_global (r, "output.bias", false, m->n_vocab, 1, &m->output_bias) ||
+        !find_global (r, "rope_freqs.weight", false, m->rope_dims / 2, 1, &m->rope_factors) ||
+        !find_global (r, "rope_factors_long.weight", false, m->rope_dims / 2, 1, &m->rope_factors_long))
+        return false;
+    if (!m->rope_factors && !find_global (r, "rope_factors_short.weight", false, m->rope_dims / 2, 1, &m->rope_factors))
         return false;
     if (!m->output)
         m->output = m->token_embedding;
@@ -381,11 +474,8 @@ static bool find_tensors (reader *r)
         if (!place_tensor (r, wl_gguf_tensor (r->gguf, i)))
             return false;
     for (uint32_t layer = 0; layer < m->n_layers; layer++)
-        for (unsigned role = 0; role < WL_N_ROLES; role++)
-            if ((r->row->required >> role & 1) && !m->tensors[layer][role])
-                return wl_fail (r->err, WL_ERROR_INPUT,
-                                "%s: tensor blk.%u.%s is missing: the file is not a complete model", r->path, layer,
-                                roles[role].suffix);
+        if (!check_layer (r, layer))
+            return false;
     return true;
 }
 
@@ -418,6 +508,18 @@ uint64_t wl_model_layer_bytes (const wl_model *model, uint32_t layer)
     for (unsigned role = 0; role < WL_N_ROLES; role++)
         if (model->tensors[layer][role])
             bytes += model->tensors[layer][role]->bytes;
+    return bytes;
+}
+
+uint64_t wl_model_touched_bytes (const wl_model *model, uint32_t layer)
+{
+    uint64_t bytes = 0;
+    for (unsigned role = 0; role < WL_N_ROLES; role++) {
+        const wl_tensor *t = model->tensors[layer][role];
+        if (t)
+            bytes +=
+                role_shapes[role].depth == EXPERTS ? t->bytes / model->n_experts * model->n_experts_used : t->bytes;
+    }
     return bytes;
 }
 

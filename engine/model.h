@@ -8,6 +8,7 @@
 #define WL_ENGINE_MODEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "error.h"
@@ -16,47 +17,98 @@
 /* The tensors a layer may have; blk.N.<suffix>. */
 typedef enum wl_role {
     WL_ROLE_ATTN_NORM,
+    WL_ROLE_ATTN_NORM_BIAS,
+    WL_ROLE_ATTN_QKV, /* q, k and v rows one after another, in place of the next three; its bias likewise */
     WL_ROLE_ATTN_Q,
     WL_ROLE_ATTN_K,
     WL_ROLE_ATTN_V,
+    WL_ROLE_ATTN_QKV_BIAS,
     WL_ROLE_ATTN_Q_BIAS,
     WL_ROLE_ATTN_K_BIAS,
     WL_ROLE_ATTN_V_BIAS,
     WL_ROLE_ATTN_Q_NORM,
     WL_ROLE_ATTN_K_NORM,
+    WL_ROLE_ATTN_SINKS, /* one logit a head that takes part in the softmax and has no value */
     WL_ROLE_ATTN_OUTPUT,
+    WL_ROLE_ATTN_OUTPUT_BIAS,
     WL_ROLE_ATTN_POST_NORM,
     WL_ROLE_FFN_NORM,
+    WL_ROLE_FFN_NORM_BIAS,
+    WL_ROLE_FFN_GATE_UP, /* gate rows, then up rows, in place of the next two */
     WL_ROLE_FFN_GATE,
     WL_ROLE_FFN_UP,
+    WL_ROLE_FFN_GATE_BIAS,
+    WL_ROLE_FFN_UP_BIAS,
     WL_ROLE_FFN_DOWN,
+    WL_ROLE_FFN_DOWN_BIAS,
     WL_ROLE_FFN_POST_NORM,
+    WL_ROLE_ROUTER,
+    WL_ROLE_ROUTER_BIAS,
+    WL_ROLE_EXPERT_GATE, /* [expert][row][column], as the next two */
+    WL_ROLE_EXPERT_UP,
+    WL_ROLE_EXPERT_DOWN,
+    WL_ROLE_EXPERT_GATE_BIAS, /* [expert][row], as the next two */
+    WL_ROLE_EXPERT_UP_BIAS,
+    WL_ROLE_EXPERT_DOWN_BIAS,
+    WL_ROLE_SHARED_GATE, /* an expert that every token passes */
+    WL_ROLE_SHARED_UP,
+    WL_ROLE_SHARED_DOWN,
     WL_N_ROLES
 } wl_role;
 
+/* Whether rows are multiplied with it: [columns, rows] or, for experts, [columns, rows, experts]. Others are vectors that are added or scale. */
+bool wl_role_is_matrix (wl_role role);
+
 typedef enum wl_rope_kind { WL_ROPE_ADJACENT, WL_ROPE_HALVES } wl_rope_kind;
-typedef enum wl_activation_fn { WL_SILU, WL_GELU } wl_activation_fn;
+typedef enum wl_norm_kind { WL_NORM_RMS, WL_NORM_LAYER } wl_norm_kind;
+
+/* What a feed-forward part does with its gate and up rows (or, without a gate, with up alone). */
+typedef enum wl_activation_fn {
+    WL_SILU,           /* silu (gate) * up */
+    WL_GELU,           /* gelu (gate) * up, the tanh form */
+    WL_GELU_UNGATED,   /* gelu (up) */
+    WL_SWIGLU_CLAMPED, /* g sigmoid (1.702 g) (u + 1) with g = min (gate, 7), u = clamp (up, -7, 7): gpt-oss */
+} wl_activation_fn;
+
+typedef enum wl_layer_rope { WL_LAYER_ROPE_GLOBAL, WL_LAYER_ROPE_LOCAL, WL_LAYER_ROPE_NONE } wl_layer_rope;
 
 typedef struct wl_layer_plan {
-    uint32_t window; /* sliding window in positions; 0: full attention */
-    bool local_rope; /* uses rope_base_local */
+    uint32_t window;    /* sliding window in positions; 0: full attention */
+    wl_layer_rope rope; /* local: rope_base_local and no scaling */
 } wl_layer_plan;
+
+/* How positions beyond the training context are brought back into it. */
+typedef struct wl_rope_scaling {
+    float factor;    /* positions are divided by it (linear), or by it in the slow dimensions (YaRN); 1: none */
+    bool yarn;       /* Peng et al. 2023, https://arxiv.org/abs/2309.00071 */
+    float magnitude; /* cos and sin are multiplied by it */
+    float beta_fast, beta_slow;
+    uint32_t original_context; /* positions of training: YaRN's, and the longest context of the short factors */
+} wl_rope_scaling;
 
 typedef struct wl_model {
     char architecture[32];
     char name[96]; /* general.name, or the architecture; printable */
     uint32_t n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, n_vocab, context_length;
+    uint32_t n_experts, n_experts_used, d_ff_shared; /* 0: dense; else d_ff is one expert's */
+    wl_norm_kind norm_kind;
     wl_rope_kind rope_kind;
     wl_activation_fn activation;
+    bool parallel;      /* attention and feed-forward read the same normed input */
+    bool whole_qk_norm; /* q/k norms run over all heads at once, not head by head */
     uint32_t rope_dims; /* leading elements of a head that rotate */
     float rope_base, rope_base_local;
-    float rope_scale; /* positions are multiplied by it (linear scaling); 1: none */
+    wl_rope_scaling rope_scaling;
     float norm_eps;
     float embedding_scale, residual_scale, attention_scale;
-    float logit_scale; /* logits are multiplied by it */
-    const wl_tensor *token_embedding, *output_norm;
-    const wl_tensor *output;                 /* the head's matrix; token_embedding when tied */
-    const wl_tensor *rope_factors;           /* per-pair divisors of the frequencies; NULL: none */
+    float logit_scale;                      /* logits are multiplied by it */
+    float attention_softcap, logit_softcap; /* x becomes cap tanh (x / cap); 0: none */
+    const wl_tensor *token_embedding, *output_norm, *output_norm_bias;
+    const wl_tensor *output;       /* the head's matrix; token_embedding when tied */
+    const wl_tensor *output_bias;  /* or NULL */
+    const wl_tensor *rope_factors; /* per-pair divisors of the frequencies; NULL: none */
+    const wl_tensor
+        *rope_factors_long; /* the same for contexts beyond rope_scaling.original_context (LongRoPE); NULL: none */
     const wl_tensor *(*tensors)[WL_N_ROLES]; /* [n_layers][role]; NULL where the layer has none */
     wl_layer_plan *layers;                   /* [n_layers] */
 } wl_model;
@@ -68,12 +120,14 @@ typedef struct wl_model {
 wl_model *wl_model_new (const wl_gguf *gguf, wl_error *err);
 void wl_model_free (wl_model **model);
 
-/* Names of the table's rows, comma-separated. */
-const char *wl_model_architectures (void);
+/* Writes the names of the table's rows, comma-separated; what exceeds `size` is cut off. */
+void wl_model_architectures (char *out, size_t size);
 
 /* Bytes of the weights of one layer, of the embedding and of the head, as stored in the file and (the tiles being of the same size, but for
  * padding) in a stage's memory. */
 uint64_t wl_model_layer_bytes (const wl_model *model, uint32_t layer);
+/* The part of them that one token reads: of experts, those it is sent to. */
+uint64_t wl_model_touched_bytes (const wl_model *model, uint32_t layer);
 uint64_t wl_model_embedding_bytes (const wl_model *model);
 uint64_t wl_model_head_bytes (const wl_model *model);
 /* Bytes of KV cache that one position takes in one layer (f16). */

@@ -4,12 +4,12 @@
  * weight rows belong to one thread). Both only decide who computes an output, never how, so results do not depend on the pool. */
 #include "stage.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/math.h"
 #include "memory.h"
+#include "rope.h"
 #include "stage_private.h"
 
 enum { ALIGNMENT = 64, TILE_QUERIES = 48 };
@@ -22,23 +22,30 @@ static size_t round_up (size_t n, size_t to)
 /* -- sizes ------------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct sizes {
-    size_t rows, d_model, q_width, kv_width, h_stride, y_stride, q_stride, kv_stride, ff_stride, widest;
+    size_t rows, slots; /* slots: rows of the feed-forward buffers; a mixture sends a row to several experts */
+    size_t d_model, q_width, kv_width, h_stride, y_stride, q_stride, qkv_stride, gate_up_stride, router_stride, widest;
     size_t shared; /* floats of the work space that both halves use in turn */
     uint32_t tile_rows, group;
 } sizes;
 
 static sizes sizes_of (const wl_model *m, const wl_stage_options *o)
 {
-    sizes z = {.rows = o->max_rows, .d_model = m->d_model, .group = m->n_heads / m->n_kv_heads};
+    sizes z = {.rows = o->max_rows, .slots = o->max_rows, .d_model = m->d_model, .group = m->n_heads / m->n_kv_heads};
+    size_t d_ff = m->d_ff > m->d_ff_shared ? m->d_ff : m->d_ff_shared;
     z.q_width = (size_t) m->n_heads * m->head_dim;
     z.kv_width = (size_t) m->n_kv_heads * m->head_dim;
     z.h_stride = round_up (z.q_width > z.d_model ? z.q_width : z.d_model, 16);
     z.y_stride = round_up (z.d_model, 16);
     z.q_stride = round_up (z.q_width, 16);
-    z.kv_stride = round_up (z.kv_width, 16);
-    z.ff_stride = round_up (m->d_ff, 16);
-    z.widest = z.h_stride > z.ff_stride ? z.h_stride : z.ff_stride;
-    size_t attention = z.rows * (3 * z.q_stride + 2 * z.kv_stride), feed_forward = z.rows * 2 * z.ff_stride;
+    z.qkv_stride = round_up (z.q_width + 2 * z.kv_width, 16);
+    z.gate_up_stride = 2 * round_up (d_ff, 16);
+    z.widest = z.h_stride > z.gate_up_stride / 2 ? z.h_stride : z.gate_up_stride / 2;
+    size_t attention = z.rows * (2 * z.q_stride + z.qkv_stride), feed_forward = z.rows * z.gate_up_stride;
+    if (m->n_experts) {
+        z.slots = z.rows * m->n_experts_used;
+        z.router_stride = round_up (m->n_experts, 16);
+        feed_forward = z.slots * (z.gate_up_stride + z.h_stride + z.y_stride);
+    }
     z.shared = attention > feed_forward ? attention : feed_forward;
     z.tile_rows = z.group >= TILE_QUERIES ? 1 : TILE_QUERIES / z.group;
     return z;
@@ -56,8 +63,8 @@ static uint64_t tiles_bytes (const wl_model *m, const wl_stage_options *o)
     for (uint32_t layer = o->first_layer; layer <= o->last_layer; layer++)
         for (unsigned role = 0; role < WL_N_ROLES; role++) {
             const wl_tensor *t = m->tensors[layer][role];
-            if (t && t->dims[1] > 1)
-                bytes += wl_matrix_bytes (t);
+            if (t && wl_role_is_matrix (role))
+                bytes += t->dims[2] * wl_matrix_bytes (t);
         }
     return bytes;
 }
@@ -65,8 +72,9 @@ static uint64_t tiles_bytes (const wl_model *m, const wl_stage_options *o)
 static uint64_t work_bytes (const wl_model *m, const wl_stage_options *o)
 {
     sizes z = sizes_of (m, o);
-    uint64_t floats = z.rows * (z.d_model + z.h_stride + z.y_stride + 2 * (uint64_t) m->rope_dims) + z.shared;
-    uint64_t quantized = z.rows * 2 * (round_up (z.widest, ALIGNMENT) + z.widest / 4 + z.widest / 8);
+    uint64_t floats =
+        z.rows * (z.d_model + z.h_stride + z.y_stride + 2 * (uint64_t) m->rope_dims + z.router_stride) + z.shared;
+    uint64_t quantized = z.slots * 2 * (round_up (z.widest, ALIGNMENT) + z.widest / 4 + z.widest / 8);
     return floats * sizeof (float) + quantized;
 }
 
@@ -97,13 +105,15 @@ typedef struct loader {
     void *context;
 } loader;
 
-static bool load_matrix (loader *load, wl_matrix *matrix, const wl_tensor *tensor, wl_error *err)
+/* Packs the tensor's matrices, one behind the other. `matrices` [tensor->dims[2]]. */
+static bool load_matrices (loader *load, wl_matrix *matrices, const wl_tensor *tensor, wl_error *err)
 {
     wl_stage *s = load->stage;
-    if (!tensor)
-        return true;
-    wl_matrix_pack (matrix, s->gguf, tensor, load->at, s->options.pool);
-    load->at += wl_matrix_bytes (tensor);
+    for (uint64_t i = 0; i < tensor->dims[2]; i++) {
+        wl_matrix_pack (&matrices[i], tensor, i, load->at, s->options.pool);
+        load->at += wl_matrix_bytes (tensor);
+    }
+    wl_gguf_drop_pages (s->gguf);
     load->done += tensor->bytes;
     s->held_bytes += tensor->bytes;
     if (load->progress && !load->progress (load->context, load->done, load->total))
@@ -111,29 +121,63 @@ static bool load_matrix (loader *load, wl_matrix *matrix, const wl_tensor *tenso
     return true;
 }
 
+static unsigned kinds_wanted (const stage_layer *l, const wl_role *roles, size_t n)
+{
+    unsigned wanted = 0;
+    for (size_t i = 0; i < n; i++)
+        if (l->matrices[roles[i]])
+            wanted |= 1u << l->matrices[roles[i]]->format->activation;
+    return wanted;
+}
+
+#define KINDS_WANTED(layer, ...) \
+    kinds_wanted (layer, (const wl_role[]){__VA_ARGS__}, sizeof (const wl_role[]){__VA_ARGS__} / sizeof (wl_role))
+
+static void find_inputs (stage_layer *l)
+{
+    l->inputs = (layer_inputs){
+        .qkv = KINDS_WANTED (l, WL_ROLE_ATTN_QKV, WL_ROLE_ATTN_Q, WL_ROLE_ATTN_K, WL_ROLE_ATTN_V),
+        .output = KINDS_WANTED (l, WL_ROLE_ATTN_OUTPUT),
+        .normed = KINDS_WANTED (l, WL_ROLE_FFN_GATE_UP, WL_ROLE_FFN_GATE, WL_ROLE_FFN_UP, WL_ROLE_ROUTER,
+                                WL_ROLE_SHARED_GATE, WL_ROLE_SHARED_UP),
+        .hidden = KINDS_WANTED (l, WL_ROLE_FFN_DOWN, WL_ROLE_SHARED_DOWN),
+        .expert_normed = KINDS_WANTED (l, WL_ROLE_EXPERT_GATE, WL_ROLE_EXPERT_UP),
+        .expert_hidden = KINDS_WANTED (l, WL_ROLE_EXPERT_DOWN),
+    };
+}
+
 static bool load_layer (loader *load, uint32_t index, wl_error *err)
 {
     wl_stage *s = load->stage;
     stage_layer *l = &s->layers[index];
     const wl_tensor *const *tensors = s->model->tensors[s->options.first_layer + index];
-    const struct {
-        wl_matrix *matrix;
-        wl_role role;
-    } matrices[] = {{&l->q, WL_ROLE_ATTN_Q},           {&l->k, WL_ROLE_ATTN_K},      {&l->v, WL_ROLE_ATTN_V},
-                    {&l->output, WL_ROLE_ATTN_OUTPUT}, {&l->gate, WL_ROLE_FFN_GATE}, {&l->up, WL_ROLE_FFN_UP},
-                    {&l->down, WL_ROLE_FFN_DOWN}};
-    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++)
-        if (!load_matrix (load, matrices[i].matrix, tensors[matrices[i].role], err))
-            return false;
     for (unsigned role = 0; role < WL_N_ROLES; role++) {
-        if (!tensors[role] || tensors[role]->dims[1] > 1)
+        const wl_tensor *t = tensors[role];
+        if (!t)
             continue;
-        l->vectors[role] = wl_vector_load (tensors[role], err);
-        if (!l->vectors[role])
-            return false;
-        s->held_bytes += tensors[role]->bytes;
+        if (wl_role_is_matrix (role)) {
+            l->matrices[role] = wl_new ((size_t) t->dims[2], sizeof *l->matrices[role], err);
+            if (!l->matrices[role] || !load_matrices (load, l->matrices[role], t, err))
+                return false;
+        } else {
+            l->vectors[role] = wl_vector_load (t, err);
+            if (!l->vectors[role])
+                return false;
+            s->held_bytes += t->bytes;
+        }
     }
+    find_inputs (l);
     return true;
+}
+
+/* `out` stays NULL where the model has no such vector. */
+static bool load_vector (wl_stage *s, float **out, const wl_tensor *tensor, wl_error *err)
+{
+    if (!tensor)
+        return true;
+    *out = wl_vector_load (tensor, err);
+    s->held_bytes += tensor->bytes;
+    return *out != NULL;
 }
 
 static bool load_weights (wl_stage *s, wl_progress_fn progress, void *context, wl_error *err)
@@ -150,42 +194,22 @@ static bool load_weights (wl_stage *s, wl_progress_fn progress, void *context, w
             return false;
     if (s->embeds)
         s->held_bytes += wl_model_embedding_bytes (m);
-    if (!s->heads)
-        return true;
-    s->output_norm = wl_vector_load (m->output_norm, err);
-    s->held_bytes += m->output_norm->bytes;
-    return s->output_norm && load_matrix (&load, &s->head, m->output, err);
-}
-
-/* Frequencies of RoPE: base^(-2i / dims), over the file's per-pair factors. */
-static double *rope_frequencies (const wl_model *m, double base, double scale, wl_error *err)
-{
-    uint32_t n_pairs = m->rope_dims / 2;
-    double *frequencies = wl_new (n_pairs, sizeof *frequencies, err);
-    float *factors = m->rope_factors ? wl_vector_load (m->rope_factors, err) : NULL;
-    if (!frequencies || (m->rope_factors && !factors)) {
-        free (frequencies);
-        wl_free_aligned (factors);
-        return NULL;
-    }
-    for (uint32_t i = 0; i < n_pairs; i++)
-        frequencies[i] = wl_pow (base, -2.0 * i / m->rope_dims) * scale / (factors ? (double) factors[i] : 1.0);
-    wl_free_aligned (factors);
-    return frequencies;
+    return !s->heads ||
+           (load_vector (s, &s->output_norm, m->output_norm, err) &&
+            load_vector (s, &s->output_norm_bias, m->output_norm_bias, err) &&
+            load_vector (s, &s->output_bias, m->output_bias, err) && load_matrices (&load, &s->head, m->output, err));
 }
 
 static bool open_rope (wl_stage *s, wl_error *err)
 {
     const wl_model *m = s->model;
-    s->frequencies[0] = rope_frequencies (m, (double) m->rope_base, (double) m->rope_scale, err);
-    if (!s->frequencies[0])
-        return false;
+    bool any_local = false;
     for (uint32_t i = 0; i < m->n_layers; i++)
-        if (m->layers[i].local_rope) {
-            s->frequencies[1] = rope_frequencies (m, (double) m->rope_base_local, 1.0, err);
-            return s->frequencies[1] != NULL;
-        }
-    return true;
+        any_local |= m->layers[i].rope == WL_LAYER_ROPE_LOCAL;
+    s->frequencies[0] = rope_frequencies (m, false, s->options.context, err);
+    if (any_local)
+        s->frequencies[1] = rope_frequencies (m, true, s->options.context, err);
+    return s->frequencies[0] && (!any_local || s->frequencies[1]);
 }
 
 /* -- work space --------------------------------------------------------------------------------------------------------------------------- */
@@ -202,50 +226,84 @@ static bool open_quantized (wl_activations *a, size_t rows, size_t widest, size_
     return a->q && a->scales && a->sums;
 }
 
+static bool open_mixture (wl_stage *s, const sizes *z, wl_error *err)
+{
+    const wl_model *m = s->model;
+    mixture_space *x = &s->mixture;
+    if (m->n_experts == 0)
+        return true;
+    x->router_stride = z->router_stride;
+    x->in = s->gate_up + z->slots * z->gate_up_stride;
+    x->out = x->in + z->slots * z->h_stride;
+    x->router = wl_new_aligned (z->rows, z->router_stride * sizeof *x->router, err);
+    x->choices = wl_new (z->slots, sizeof *x->choices, err);
+    x->slot_rows = wl_new (z->slots, sizeof *x->slot_rows, err);
+    x->slot_experts = wl_new (z->slots, sizeof *x->slot_experts, err);
+    x->first_slots = wl_new ((size_t) m->n_experts + 1, sizeof *x->first_slots, err);
+    x->products = wl_new (2 * (size_t) m->n_experts, sizeof *x->products, err);
+    return x->router && x->choices && x->slot_rows && x->slot_experts && x->first_slots && x->products;
+}
+
+static bool open_ones (wl_stage *s, wl_error *err)
+{
+    if (s->model->activation != WL_GELU_UNGATED)
+        return true;
+    s->ones = wl_new_aligned (s->model->d_ff, sizeof *s->ones, err);
+    for (uint32_t i = 0; s->ones && i < s->model->d_ff; i++)
+        s->ones[i] = 1.0f;
+    return s->ones != NULL;
+}
+
+static bool open_rows (wl_stage *s, const sizes *z, wl_error *err)
+{
+    size_t rows = z->rows;
+    s->h_stride = z->h_stride;
+    s->y_stride = z->y_stride;
+    s->q_width = z->q_width;
+    s->kv_width = z->kv_width;
+    s->qkv_stride = z->qkv_stride;
+    s->gate_up_stride = z->gate_up_stride;
+    s->group = z->group;
+    s->tile_rows = z->tile_rows;
+    s->x = wl_new_aligned (rows, z->d_model * sizeof (float), err);
+    s->h = wl_new_aligned (rows, z->h_stride * sizeof (float), err);
+    s->y = wl_new_aligned (rows, z->y_stride * sizeof (float), err);
+    s->shared = wl_new_aligned (z->shared, sizeof (float), err);
+    if (!s->x || !s->h || !s->y || !s->shared)
+        return false;
+    s->qkv = s->shared;
+    s->q_heads = s->qkv + rows * z->qkv_stride;
+    s->o_heads = s->q_heads + rows * z->q_stride;
+    s->gate_up = s->shared;
+    for (int i = 0; i < 2; i++)
+        if (s->frequencies[i] && !(s->rope[i] = wl_new_aligned (rows, s->model->rope_dims * sizeof (float), err)))
+            return false;
+    return true;
+}
+
 static bool open_work_space (wl_stage *s, wl_error *err)
 {
     const wl_model *m = s->model;
     sizes z = sizes_of (m, &s->options);
-    size_t threads = wl_thread_pool_size (s->options.pool), rows = z.rows;
-    s->h_stride = z.h_stride;
-    s->y_stride = z.y_stride;
-    s->q_stride = z.q_stride;
-    s->kv_stride = z.kv_stride;
-    s->ff_stride = z.ff_stride;
-    s->group = z.group;
-    s->tile_rows = z.tile_rows;
-    s->x = wl_new_aligned (rows, z.d_model * sizeof (float), err);
-    s->h = wl_new_aligned (rows, z.h_stride * sizeof (float), err);
-    s->y = wl_new_aligned (rows, z.y_stride * sizeof (float), err);
-    s->shared = wl_new_aligned (z.shared, sizeof (float), err);
-    if (!s->x || !s->h || !s->y || !s->shared)
-        return false;
-    s->q = s->shared;
-    s->k = s->q + rows * z.q_stride;
-    s->v = s->k + rows * z.kv_stride;
-    s->q_heads = s->v + rows * z.kv_stride;
-    s->o_heads = s->q_heads + rows * z.q_stride;
-    s->gate = s->shared;
-    s->up = s->gate + rows * z.ff_stride;
-    for (int i = 0; i < 2; i++)
-        if (s->frequencies[i] && !(s->rope[i] = wl_new_aligned (rows, m->rope_dims * sizeof (float), err)))
-            return false;
+    size_t threads = wl_thread_pool_size (s->options.pool);
     wl_activations *kinds = s->activations.kinds;
     for (int kind = 0; kind < 3; kind++)
         kinds[kind].kind = (wl_activation_kind) kind;
-    if (!open_quantized (&kinds[WL_ACTIVATION_Q8_16], rows, z.widest, 16, 16, err) ||
-        !open_quantized (&kinds[WL_ACTIVATION_Q8_256], rows, z.widest, 256, 16, err))
+    if (!open_rows (s, &z, err) || !open_mixture (s, &z, err) || !open_ones (s, err) ||
+        !open_quantized (&kinds[WL_ACTIVATION_Q8_16], z.slots, z.widest, 16, 16, err) ||
+        !open_quantized (&kinds[WL_ACTIVATION_Q8_256], z.slots, z.widest, 256, 16, err))
         return false;
-    s->places = wl_new (rows, sizeof *s->places, err);
-    s->tiles = wl_new (rows, sizeof *s->tiles, err);
+    s->places = wl_new (z.rows, sizeof *s->places, err);
+    s->tiles = wl_new (z.rows, sizeof *s->tiles, err);
     size_t tile_queries = (size_t) z.tile_rows * z.group;
     s->scratch_stride = round_up (s->options.kernels->scratch_bytes, ALIGNMENT);
     s->scratch = wl_new_aligned (threads, s->scratch_stride, err);
     s->attention_stride = round_up (wl_attention_scratch (tile_queries, m->head_dim), 16);
     s->attention_scratch = wl_new_aligned (threads, s->attention_stride * sizeof (float), err);
     s->visible = wl_new (threads, 2 * tile_queries * sizeof *s->visible, err);
+    s->sinks = wl_new (threads, tile_queries * sizeof *s->sinks, err);
     s->page_places = wl_new (threads, 2 * (size_t) s->options.n_pages * sizeof *s->page_places, err);
-    return s->places && s->tiles && s->scratch && s->attention_scratch && s->visible && s->page_places;
+    return s->places && s->tiles && s->scratch && s->attention_scratch && s->visible && s->sinks && s->page_places;
 }
 
 wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_stage_options *options,
@@ -280,13 +338,15 @@ void wl_stage_free (wl_stage **stage)
     if (!s)
         return;
     for (uint32_t i = 0; s->layers && i < s->n_layers; i++)
-        for (unsigned role = 0; role < WL_N_ROLES; role++)
+        for (unsigned role = 0; role < WL_N_ROLES; role++) {
+            free (s->layers[i].matrices[role]);
             wl_free_aligned (s->layers[i].vectors[role]);
-    free (s->layers);
+        }
     wl_unmap_pages (s->weights, s->weights_bytes);
-    wl_free_aligned (s->output_norm);
     wl_kv_cache_close (&s->kv);
-    void *const aligned[] = {s->x, s->h, s->y, s->shared, s->rope[0], s->rope[1], s->scratch, s->attention_scratch};
+    void *const aligned[] = {s->output_norm, s->output_norm_bias, s->output_bias,      s->x,       s->h,
+                             s->y,           s->shared,           s->rope[0],          s->rope[1], s->scratch,
+                             s->ones,        s->mixture.router,   s->attention_scratch};
     for (size_t i = 0; i < sizeof aligned / sizeof aligned[0]; i++)
         wl_free_aligned (aligned[i]);
     for (int kind = 0; kind < 3; kind++) {
@@ -294,12 +354,21 @@ void wl_stage_free (wl_stage **stage)
         wl_free_aligned (s->activations.kinds[kind].scales);
         wl_free_aligned (s->activations.kinds[kind].sums);
     }
-    free (s->frequencies[0]);
-    free (s->frequencies[1]);
-    free (s->places);
-    free (s->tiles);
-    free (s->visible);
-    free (s->page_places);
+    void *const others[] = {s->layers,
+                            s->frequencies[0],
+                            s->frequencies[1],
+                            s->places,
+                            s->tiles,
+                            s->visible,
+                            s->sinks,
+                            s->page_places,
+                            s->mixture.choices,
+                            s->mixture.slot_rows,
+                            s->mixture.slot_experts,
+                            s->mixture.first_slots,
+                            s->mixture.products};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        free (others[i]);
     free (s);
     *stage = NULL;
 }
@@ -330,14 +399,6 @@ void run_rows (wl_stage *stage, row_fn fn, uint32_t layer_index, uint32_t n_rows
                             &job);
 }
 
-unsigned kinds_wanted (const wl_matrix *const *matrices, size_t n)
-{
-    unsigned wanted = 0;
-    for (size_t i = 0; i < n; i++)
-        wanted |= 1u << matrices[i]->format->activation;
-    return wanted;
-}
-
 void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n, unsigned wanted_kinds)
 {
     const wl_kernels *kernels = stage->options.kernels;
@@ -351,24 +412,43 @@ void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n
                                   b->sums + row * b->sum_stride, source, n);
 }
 
-void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, size_t n_rows,
-               const wl_product *products, size_t n_products)
+void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, const wl_product *products,
+               size_t n_products)
 {
     wl_activation_set *set = &stage->activations;
     set->kinds[WL_ACTIVATION_F32].f32 = f32;
     set->kinds[WL_ACTIVATION_F32].f32_stride = f32_stride;
     for (int kind = 0; kind < 3; kind++)
         set->kinds[kind].n = n;
-    wl_multiply (stage->options.pool, stage->options.kernels, set, n_rows, products, n_products, stage->scratch,
+    wl_multiply (stage->options.pool, stage->options.kernels, set, products, n_products, stage->scratch,
                  stage->scratch_stride);
 }
 
-void add_residual (wl_stage *stage, uint32_t row, const float *post_norm)
+void norm_into (const wl_stage *stage, float *y, const float *x, const float *weight, const float *bias)
 {
     const wl_model *m = stage->model;
+    if (!weight)
+        memcpy (y, x, m->d_model * sizeof *y);
+    else if (m->norm_kind == WL_NORM_LAYER)
+        stage->options.kernels->layer_norm (y, x, weight, bias, m->d_model, m->norm_eps);
+    else
+        stage->options.kernels->rms_norm (y, x, weight, m->d_model, m->norm_eps);
+}
+
+void add_bias (const wl_stage *stage, float *x, const float *bias, size_t n)
+{
+    if (bias)
+        stage->options.kernels->add_scaled (x, bias, 1.0f, n);
+}
+
+void add_residual (wl_stage *stage, uint32_t layer_index, uint32_t row, wl_role bias, wl_role post_norm)
+{
+    const wl_model *m = stage->model;
+    float *const *vectors = stage->layers[layer_index].vectors;
     float *y = stage->y + row * stage->y_stride;
-    if (post_norm)
-        stage->options.kernels->rms_norm (y, y, post_norm, m->d_model, m->norm_eps);
+    add_bias (stage, y, vectors[bias], m->d_model);
+    if (vectors[post_norm])
+        norm_into (stage, y, y, vectors[post_norm], NULL);
     stage->options.kernels->add_scaled (stage->x + (size_t) row * m->d_model, y, m->residual_scale, m->d_model);
 }
 
@@ -447,8 +527,9 @@ static void begin_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
         for (uint32_t pair = 0; pair < n_pairs; pair++) {
             double sine, cosine;
             wl_sincos (s->places[row].position * s->frequencies[i][pair], &sine, &cosine);
-            angles[pair] = (float) cosine;
-            angles[n_pairs + pair] = (float) sine;
+            double magnitude = i == 0 ? (double) m->rope_scaling.magnitude : 1.0;
+            angles[pair] = (float) (cosine * magnitude);
+            angles[n_pairs + pair] = (float) (sine * magnitude);
         }
     }
 }
@@ -456,7 +537,7 @@ static void begin_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
 static void finish_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t thread)
 {
     (void) thread;
-    add_residual (s, row, s->layers[layer_index].vectors[WL_ROLE_FFN_POST_NORM]);
+    add_residual (s, layer_index, row, WL_ROLE_FFN_DOWN_BIAS, WL_ROLE_FFN_POST_NORM);
 }
 
 /* Final norm of the i-th row whose logits are wanted, into row i of h. */
@@ -465,26 +546,38 @@ static void norm_logit_row (wl_stage *s, uint32_t layer_index, uint32_t i, size_
     (void) layer_index;
     (void) thread;
     const wl_model *m = s->model;
-    const wl_matrix *head = &s->head;
     float *h = s->h + i * s->h_stride;
-    s->options.kernels->rms_norm (h, s->x + (size_t) s->batch->logit_rows[i] * m->d_model, s->output_norm, m->d_model,
-                                  m->norm_eps);
-    represent_row (s, i, h, m->d_model, kinds_wanted (&head, 1));
+    norm_into (s, h, s->x + (size_t) s->batch->logit_rows[i] * m->d_model, s->output_norm, s->output_norm_bias);
+    represent_row (s, i, h, m->d_model, 1u << s->head.format->activation);
+}
+
+/* Bias, scale and soft cap of the i-th row of logits. */
+static void finish_logits (wl_stage *s, uint32_t layer_index, uint32_t i, size_t thread)
+{
+    (void) layer_index;
+    (void) thread;
+    const wl_model *m = s->model;
+    float *logits = s->logits + i * wl_stage_logit_stride (m), cap = m->logit_softcap;
+    add_bias (s, logits, s->output_bias, m->n_vocab);
+    if (m->logit_scale != 1.0f)
+        for (uint32_t v = 0; v < m->n_vocab; v++)
+            logits[v] *= m->logit_scale;
+    if (cap > 0)
+        for (uint32_t v = 0; v < m->n_vocab; v++)
+            logits[v] = cap * wl_tanhf (logits[v] / cap);
 }
 
 static void compute_logits (wl_stage *s, float *out)
 {
     const wl_model *m = s->model;
     uint32_t n = s->batch->n_logit_rows;
-    size_t stride = wl_stage_logit_stride (m);
     if (n == 0)
         return;
+    s->logits = out;
     run_rows (s, norm_logit_row, 0, n);
-    const wl_product product = {&s->head, out, stride};
-    multiply (s, s->h, s->h_stride, m->d_model, n, &product, 1);
-    if (m->logit_scale != 1.0f)
-        for (size_t i = 0; i < n * stride; i++)
-            out[i] *= m->logit_scale;
+    const wl_product product = {&s->head, out, wl_stage_logit_stride (m), 0, n};
+    multiply (s, s->h, s->h_stride, m->d_model, &product, 1);
+    run_rows (s, finish_logits, 0, n);
 }
 
 bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, float *out, wl_error *err)
@@ -495,6 +588,8 @@ bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, floa
     s->in = in;
     place_rows (s);
     run_rows (s, begin_row, 0, batch->n_rows);
+    if (s->embeds)
+        wl_gguf_drop_pages (s->gguf);
     for (uint32_t i = 0; i < s->n_layers; i++) {
         attention_half (s, i);
         feed_forward_half (s, i);
@@ -506,5 +601,6 @@ bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, floa
         memcpy (out, s->x, (size_t) batch->n_rows * s->model->d_model * sizeof *out);
     s->batch = NULL;
     s->in = NULL;
+    s->logits = NULL;
     return true;
 }

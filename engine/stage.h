@@ -26,8 +26,9 @@ typedef struct wl_stage_options {
     uint32_t first_layer, last_layer; /* inclusive */
     uint32_t n_pages;                 /* KV pages; memory is touched only as pages are used */
     uint32_t max_rows;                /* rows of the largest step */
-    const wl_kernels *kernels;        /* from wl_kernels_find */
-    wl_thread_pool *pool;             /* borrowed; must outlive the stage */
+    uint32_t context;          /* positions that sequences may reach: LongRoPE chooses by it; the same on every stage */
+    const wl_kernels *kernels; /* from wl_kernels_find */
+    wl_thread_pool *pool;      /* borrowed; must outlive the stage */
 } wl_stage_options;
 
 /* Called while weights are packed, from the loading thread: done of total bytes. Returning false stops loading (WL_ERROR_CLUSTER "cancelled"). */

@@ -46,10 +46,11 @@ static void pack_chunk (void *context, size_t chunk, size_t thread)
     }
 }
 
-void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory,
-                     wl_thread_pool *pool)
+void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, wl_thread_pool *pool)
 {
     const wl_format *format = wl_format_find (tensor->type);
+    const uint8_t *data = tensor->data;
+    uint64_t matrix_bytes = tensor->bytes / tensor->dims[2];
     *matrix = (wl_matrix){
         .format = format,
         .tiles = memory,
@@ -58,16 +59,16 @@ void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *te
         .rows = (size_t) tensor->dims[1],
         .columns = (size_t) tensor->dims[0],
     };
-    pack_job job = {matrix, tensor->data, (size_t) (tensor->bytes / tensor->dims[1])};
+    pack_job job = {matrix, data + index * matrix_bytes, (size_t) (matrix_bytes / tensor->dims[1])};
     wl_thread_pool_run (pool, (matrix->n_tiles + PACK_TILES - 1) / PACK_TILES, pack_chunk, &job);
-    wl_gguf_drop_pages (gguf, tensor);
 }
 
 float *wl_vector_load (const wl_tensor *tensor, wl_error *err)
 {
-    float *vector = wl_new_aligned ((size_t) tensor->dims[0], sizeof *vector, err);
+    size_t n = (size_t) (tensor->dims[0] * tensor->dims[1]);
+    float *vector = wl_new_aligned (n, sizeof *vector, err);
     if (vector)
-        wl_format_find (tensor->type)->dequantize (vector, tensor->data, (size_t) tensor->dims[0]);
+        wl_format_find (tensor->type)->dequantize (vector, tensor->data, n);
     return vector;
 }
 
@@ -75,7 +76,7 @@ float *wl_vector_load (const wl_tensor *tensor, wl_error *err)
 
 typedef struct multiply_job {
     const wl_kernels *kernels;
-    wl_activation_set set; /* n_rows set for this job */
+    const wl_activation_set *set;
     const wl_product *products;
     size_t n_products;
     size_t tiles_per_chunk;
@@ -97,20 +98,31 @@ static void multiply_chunk (void *context, size_t chunk, size_t thread)
     const wl_matrix *m = p->matrix;
     size_t first = chunk * job->tiles_per_chunk;
     size_t n_tiles = m->n_tiles - first < job->tiles_per_chunk ? m->n_tiles - first : job->tiles_per_chunk;
-    job->kernels->matmul[m->format->type](p->out + first * WL_TILE_ROWS, p->stride, m->tiles + first * m->tile_bytes,
-                                          n_tiles, &job->set.kinds[m->format->activation],
+    wl_activations rows = job->set->kinds[m->format->activation];
+    rows.n_rows = p->n_rows;
+    if (rows.kind == WL_ACTIVATION_F32) {
+        rows.f32 += p->first_row * rows.f32_stride;
+    } else {
+        rows.q += p->first_row * rows.q_stride;
+        rows.scales += p->first_row * rows.scale_stride;
+        rows.sums += p->first_row * rows.sum_stride;
+    }
+    job->kernels->matmul[m->format->type](p->out + p->first_row * p->stride + first * WL_TILE_ROWS, p->stride,
+                                          m->tiles + first * m->tile_bytes, n_tiles, &rows,
                                           job->scratch + thread * job->scratch_stride);
 }
 
-void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, size_t n_rows,
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set,
                   const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
 {
     /* Chunks small enough to even out over the threads, large enough to stream; a batch takes the height of one panel. */
     enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 4, BATCH_TILES = 8, STREAM_TILES = 32 };
-    multiply_job job = {kernels, *set, products, n_products, 0, scratch, scratch_stride};
-    size_t total = 0, n_chunks = 0;
-    for (size_t i = 0; i < n_products; i++)
+    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride};
+    size_t total = 0, n_chunks = 0, n_rows = 0;
+    for (size_t i = 0; i < n_products; i++) {
         total += products[i].matrix->n_tiles;
+        n_rows = products[i].n_rows > n_rows ? products[i].n_rows : n_rows;
+    }
     size_t wanted = total / (wl_thread_pool_size (pool) * CHUNKS_PER_THREAD);
     size_t most = n_rows > BATCH_ROWS ? BATCH_TILES : STREAM_TILES;
     if (n_rows > BATCH_ROWS)
@@ -118,7 +130,5 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
     job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
     for (size_t i = 0; i < n_products; i++)
         n_chunks += chunks_of (&products[i], job.tiles_per_chunk);
-    for (size_t kind = 0; kind < sizeof job.set.kinds / sizeof job.set.kinds[0]; kind++)
-        job.set.kinds[kind].n_rows = n_rows;
     wl_thread_pool_run (pool, n_chunks, multiply_chunk, &job);
 }

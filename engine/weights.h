@@ -21,14 +21,13 @@ typedef struct wl_matrix {
     size_t rows, columns;
 } wl_matrix;
 
-/* Bytes that a tensor's tiles take, rounded up to the alignment. */
+/* Bytes that the tiles of one matrix of a tensor take, rounded up to the alignment. A tensor holds dims[2] matrices: experts, or one. */
 uint64_t wl_matrix_bytes (const wl_tensor *tensor);
 
-/* Packs `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned). */
-void wl_matrix_pack (wl_matrix *matrix, const wl_gguf *gguf, const wl_tensor *tensor, uint8_t *memory,
-                     wl_thread_pool *pool);
+/* Packs the index-th matrix of `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned). */
+void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, wl_thread_pool *pool);
 
-/* A vector tensor as aligned f32; free with wl_free_aligned. */
+/* All elements of a tensor that is no matrix as aligned f32; free with wl_free_aligned. */
 float *wl_vector_load (const wl_tensor *tensor, wl_error *err);
 
 /* Rows of activations in every representation that some matrix wants. */
@@ -36,15 +35,16 @@ typedef struct wl_activation_set {
     wl_activations kinds[3]; /* by wl_activation_kind; .f32 of WL_ACTIVATION_F32 borrowed from the producer */
 } wl_activation_set;
 
-/* out[c * stride + r]; r up to 8 * n_tiles, padding included. */
+/* Rows first_row … first_row + n_rows - 1 of the activations times a matrix: out[(first_row + c) * stride + r]; r up to 8 * n_tiles, padding included. */
 typedef struct wl_product {
     const wl_matrix *matrix;
     float *out;
     size_t stride;
+    size_t first_row, n_rows;
 } wl_product;
 
-/* Multiplies rows 0..n_rows-1 of `set` with several matrices of equal columns in one job. `scratch` [threads][scratch_stride] bytes. */
-void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, size_t n_rows,
+/* Several products of equal columns in one job. `scratch` [threads][scratch_stride] bytes. */
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set,
                   const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride);
 
 #endif

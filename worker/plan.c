@@ -209,7 +209,8 @@ bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_pro
     wl_stage_options options = {.first_layer = load->first_layer,
                                 .last_layer = load->last_layer,
                                 .n_pages = load->n_pages,
-                                .max_rows = load->max_rows};
+                                .max_rows = load->max_rows,
+                                .context = load->context};
     options.kernels = wl_kernels_find (load->isa[0] ? load->isa : offer->isa, err);
     if (!options.kernels)
         goto failed;

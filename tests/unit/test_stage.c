@@ -213,7 +213,11 @@ static void a_step_that_breaks_a_bound_is_refused (void **state)
     }
     wl_error err = {0};
     wl_thread_pool *pool = wl_thread_pool_new (1, &err);
-    wl_stage_options options = {0, f.model->n_layers - 1, N_PAGES, MAX_ROWS, &wl_kernels_scalar, pool};
+    wl_stage_options options = {.last_layer = f.model->n_layers - 1,
+                                .n_pages = N_PAGES,
+                                .max_rows = MAX_ROWS,
+                                .kernels = &wl_kernels_scalar,
+                                .pool = pool};
     wl_stage *stage = wl_stage_new (f.gguf, f.model, &options, NULL, NULL, &err);
     assert_non_null (stage);
     const uint32_t pages[] = {0, 1}, wild[] = {0, N_PAGES};
@@ -255,7 +259,11 @@ static void loading_survives_any_failing_allocation (void **state)
     }
     wl_error err = {0};
     wl_thread_pool *pool = wl_thread_pool_new (1, &err);
-    wl_stage_options options = {0, f.model->n_layers - 1, N_PAGES, 4, &wl_kernels_scalar, pool};
+    wl_stage_options options = {.last_layer = f.model->n_layers - 1,
+                                .n_pages = N_PAGES,
+                                .max_rows = 4,
+                                .kernels = &wl_kernels_scalar,
+                                .pool = pool};
     bool loaded = false;
     for (unsigned nth = 1; !loaded; nth++) {
         wl_error why = {0};
