@@ -8,7 +8,20 @@
 #include "model.h"
 
 /* How many elements a side of a layer's tensor has. */
-typedef enum side { ONE, D_MODEL, Q_ROWS, KV_ROWS, QKV_ROWS, HEAD, HEADS, FF, TWICE_FF, SHARED_FF, EXPERTS } side;
+typedef enum side {
+    ONE,
+    D_MODEL,
+    Q_ROWS,
+    KV_ROWS,
+    QKV_ROWS,
+    HEAD,
+    HEADS,
+    KV_HEADS,
+    FF,
+    TWICE_FF,
+    SHARED_FF,
+    EXPERTS
+} side;
 
 typedef struct role_shape {
     const char *suffix;        /* of the tensor's name, behind "blk.N." */
@@ -33,7 +46,9 @@ typedef struct architecture {
     bool embedding_root;                    /* the embedding is multiplied by sqrt (d_model) */
     bool softcaps;                          /* attn_logit_softcapping and final_logit_softcapping apply */
     float attention_softcap, logit_softcap; /* where the file does not say */
-    bool parallel, whole_qk_norm;
+    bool parallel;
+    wl_qk_norm qk_norm;
+    bool yarn_unrounded;   /* YaRN's ramp begins and ends between pairs (gpt-oss) */
     bool post_is_ffn_norm; /* post_attention_norm is the norm before the feed-forward part */
 
     /* Sliding windows: of so many layers the last attends to everything, the others through the window (ALL_WINDOWED: all do); 0: none. The file

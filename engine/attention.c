@@ -31,25 +31,36 @@ static size_t qkv_products (wl_stage *s, const stage_layer *l, wl_product out[3]
     return 3;
 }
 
-/* Norm and RoPE of `n_heads` heads of one row; `norm` is of one head or (whole_qk_norm) of all, or NULL. */
-static void finish_heads (const wl_stage *s, uint32_t layer_index, uint32_t row, float *heads, uint32_t n_heads,
-                          const float *norm)
+/* Norms q's or k's heads; `weight` NULL: they have no norm. */
+static void norm_heads (const wl_stage *s, float *heads, uint32_t n_heads, const float *weight)
+{
+    const wl_model *m = s->model;
+    const wl_kernels *kernels = s->options.kernels;
+    bool at_once = m->qk_norm == WL_QK_NORM_ALL_HEADS;
+    size_t n = at_once ? (size_t) n_heads * m->head_dim : m->head_dim;
+    for (uint32_t i = 0; weight && i < (at_once ? 1 : n_heads); i++, heads += n) {
+        const float *w = m->qk_norm == WL_QK_NORM_EACH_HEAD ? weight + i * n : weight;
+        if (m->norm_kind == WL_NORM_LAYER)
+            kernels->layer_norm (heads, heads, w, NULL, n, m->norm_eps);
+        else
+            kernels->rms_norm (heads, heads, w, n, m->norm_eps);
+    }
+}
+
+static void rotate_heads (const wl_stage *s, uint32_t layer_index, uint32_t row, float *heads, uint32_t n_heads)
 {
     const wl_model *m = s->model;
     const wl_kernels *kernels = s->options.kernels;
     wl_layer_rope rope = m->layers[s->options.first_layer + layer_index].rope;
-    const float *angles = rope == WL_LAYER_ROPE_NONE ? NULL : s->rope[rope] + (size_t) row * m->rope_dims;
     size_t n_pairs = m->rope_dims / 2;
-    if (norm && m->whole_qk_norm)
-        kernels->rms_norm (heads, heads, norm, (size_t) n_heads * m->head_dim, m->norm_eps);
-    for (float *head = heads; head < heads + (size_t) n_heads * m->head_dim; head += m->head_dim) {
-        if (norm && !m->whole_qk_norm)
-            kernels->rms_norm (head, head, norm, m->head_dim, m->norm_eps);
-        if (angles && m->rope_kind == WL_ROPE_ADJACENT)
-            kernels->rope_adjacent (head, angles, angles + n_pairs, n_pairs);
-        else if (angles)
-            kernels->rope_halves (head, angles, angles + n_pairs, n_pairs);
-    }
+    if (rope == WL_LAYER_ROPE_NONE)
+        return;
+    const float *cosines = s->rope[rope] + (size_t) row * m->rope_dims, *sines = cosines + n_pairs;
+    for (uint32_t i = 0; i < n_heads; i++, heads += m->head_dim)
+        if (m->rope_kind == WL_ROPE_ADJACENT)
+            kernels->rope_adjacent (heads, cosines, sines, n_pairs);
+        else
+            kernels->rope_halves (heads, cosines, sines, n_pairs);
 }
 
 /* Bias, norm and RoPE of one row's heads; K and V go to their page, Q to the order that attention reads. */
@@ -69,8 +80,10 @@ static void place_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
     add_bias (s, q, vectors[WL_ROLE_ATTN_Q_BIAS], s->q_width);
     add_bias (s, k, vectors[WL_ROLE_ATTN_K_BIAS], s->kv_width);
     add_bias (s, v, vectors[WL_ROLE_ATTN_V_BIAS], s->kv_width);
-    finish_heads (s, layer_index, row, q, m->n_heads, vectors[WL_ROLE_ATTN_Q_NORM]);
-    finish_heads (s, layer_index, row, k, m->n_kv_heads, vectors[WL_ROLE_ATTN_K_NORM]);
+    norm_heads (s, q, m->n_heads, vectors[WL_ROLE_ATTN_Q_NORM]);
+    norm_heads (s, k, m->n_kv_heads, vectors[WL_ROLE_ATTN_K_NORM]);
+    rotate_heads (s, layer_index, row, q, m->n_heads);
+    rotate_heads (s, layer_index, row, k, m->n_kv_heads);
     for (uint32_t head = 0; head < m->n_heads; head++) {
         size_t to = (((size_t) (head / s->group) * s->batch->n_rows + row) * s->group + head % s->group) * dim;
         memcpy (s->q_heads + to, q + head * dim, dim * sizeof *q);

@@ -30,7 +30,7 @@ static void choose_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t 
         sum += choices[i].weight;
     }
     for (uint32_t i = 0; i < m->n_experts_used; i++)
-        choices[i].weight /= sum;
+        choices[i].weight = choices[i].weight / sum * m->expert_scale;
 }
 
 /* Counting sort of all rows' choices by expert; rows keep their order. */

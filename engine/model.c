@@ -112,6 +112,7 @@ static bool read_yarn (reader *r)
 {
     wl_rope_scaling *s = &r->model->rope_scaling;
     s->yarn = true;
+    s->unrounded = r->row->yarn_unrounded;
     s->beta_fast = 32.0f;
     s->beta_slow = 1.0f;
     if (!read_f32 (r, "rope.scaling.yarn_beta_fast", false, &s->beta_fast) ||
@@ -120,7 +121,10 @@ static bool read_yarn (reader *r)
     if (!(s->beta_fast > 0 && s->beta_slow > 0))
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: YaRN's beta_fast %g and beta_slow %g must be positive", r->path,
                         (double) s->beta_fast, (double) s->beta_slow);
-    s->magnitude *= (float) (1.0 + 0.1 * wl_log ((double) s->factor));
+    float magnitude = (float) (1.0 + 0.1 * wl_log ((double) s->factor));
+    if (!read_f32 (r, "rope.scaling.yarn_attn_factor", false, &magnitude))
+        return false;
+    s->magnitude *= magnitude;
     return true;
 }
 
@@ -233,6 +237,7 @@ static bool read_layers (reader *r)
 static bool read_experts (reader *r)
 {
     wl_model *m = r->model;
+    m->expert_scale = 1.0f;
     if (!read_u32 (r, "expert_count", false, 0, 65536, &m->n_experts))
         return false;
     if (m->n_experts == 0)
@@ -244,7 +249,8 @@ static bool read_experts (reader *r)
                         m->n_experts);
     return read_u32 (r, "expert_used_count", true, 1, m->n_experts, &m->n_experts_used) &&
            read_u32 (r, "expert_feed_forward_length", false, 1, 1u << 24, &m->d_ff) &&
-           read_u32 (r, "expert_shared_feed_forward_length", false, 0, 1u << 24, &m->d_ff_shared);
+           read_u32 (r, "expert_shared_feed_forward_length", false, 0, 1u << 24, &m->d_ff_shared) &&
+           read_f32 (r, "expert_weights_scale", false, &m->expert_scale);
 }
 
 static bool read_hyperparameters (reader *r)
@@ -256,7 +262,7 @@ static bool read_hyperparameters (reader *r)
     m->norm_kind = r->row->norm_kind;
     m->rope_kind = r->row->rope_kind;
     m->parallel = r->row->parallel;
-    m->whole_qk_norm = r->row->whole_qk_norm;
+    m->qk_norm = r->row->qk_norm;
     m->activation = r->row->activation;
     if (!read_u32 (r, "block_count", true, 1, 10000, &m->n_layers) ||
         !read_u32 (r, "embedding_length", true, 1, 1u << 20, &m->d_model) ||
@@ -319,6 +325,8 @@ static uint64_t side_length (const wl_model *m, side s)
         return m->head_dim;
     case HEADS:
         return m->n_heads;
+    case KV_HEADS:
+        return m->n_kv_heads;
     case FF:
         return m->d_ff;
     case TWICE_FF:
@@ -355,13 +363,14 @@ static bool check_tensor (const reader *r, const wl_tensor *t, uint64_t columns,
 static bool check_role (const reader *r, const wl_tensor *t, wl_role role)
 {
     const wl_model *m = r->model;
-    side columns = role_shapes[role].columns;
-    if (m->whole_qk_norm && role == WL_ROLE_ATTN_Q_NORM)
-        columns = Q_ROWS;
-    else if (m->whole_qk_norm && role == WL_ROLE_ATTN_K_NORM)
-        columns = KV_ROWS;
-    return check_tensor (r, t, side_length (m, columns), side_length (m, role_shapes[role].rows),
-                         side_length (m, role_shapes[role].depth));
+    role_shape shape = role_shapes[role];
+    bool is_q = role == WL_ROLE_ATTN_Q_NORM, is_k = role == WL_ROLE_ATTN_K_NORM;
+    if ((is_q || is_k) && m->qk_norm == WL_QK_NORM_ALL_HEADS)
+        shape.columns = is_q ? Q_ROWS : KV_ROWS;
+    if ((is_q || is_k) && m->qk_norm == WL_QK_NORM_EACH_HEAD)
+        shape.rows = is_q ? HEADS : KV_HEADS;
+    return check_tensor (r, t, side_length (m, shape.columns), side_length (m, shape.rows),
+                         side_length (m, shape.depth));
 }
 
 #define SPLIT_QKV (BIT (ATTN_Q) | BIT (ATTN_K) | BIT (ATTN_V))

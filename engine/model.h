@@ -60,6 +60,9 @@ typedef enum wl_role {
 bool wl_role_is_matrix (wl_role role);
 
 typedef enum wl_rope_kind { WL_ROPE_ADJACENT, WL_ROPE_HALVES } wl_rope_kind;
+/* What the norms of q and k run over, if a layer has them: each head by the same weights, each head by its own, all heads at once. */
+typedef enum wl_qk_norm { WL_QK_NORM_HEAD, WL_QK_NORM_EACH_HEAD, WL_QK_NORM_ALL_HEADS } wl_qk_norm;
+
 typedef enum wl_norm_kind { WL_NORM_RMS, WL_NORM_LAYER } wl_norm_kind;
 
 /* What a feed-forward part does with its gate and up rows (or, without a gate, with up alone). */
@@ -82,8 +85,9 @@ typedef struct wl_rope_scaling {
     float factor;    /* positions are divided by it (linear), or by it in the slow dimensions (YaRN); 1: none */
     bool yarn;       /* Peng et al. 2023, https://arxiv.org/abs/2309.00071 */
     float magnitude; /* cos and sin are multiplied by it */
-    float beta_fast, beta_slow;
-    uint32_t original_context; /* positions of training: YaRN's, and the longest context of the short factors */
+    float beta_fast, beta_slow; /* turns over the original context: pairs between them are scaled in part */
+    bool unrounded;             /* the ramp begins and ends between pairs */
+    uint32_t original_context;  /* positions of training: YaRN's, and the longest context of the short factors */
 } wl_rope_scaling;
 
 typedef struct wl_model {
@@ -94,13 +98,14 @@ typedef struct wl_model {
     wl_norm_kind norm_kind;
     wl_rope_kind rope_kind;
     wl_activation_fn activation;
-    bool parallel;      /* attention and feed-forward read the same normed input */
-    bool whole_qk_norm; /* q/k norms run over all heads at once, not head by head */
+    bool parallel; /* attention and feed-forward read the same normed input */
+    wl_qk_norm qk_norm;
     uint32_t rope_dims; /* leading elements of a head that rotate */
     float rope_base, rope_base_local;
     wl_rope_scaling rope_scaling;
     float norm_eps;
     float embedding_scale, residual_scale, attention_scale;
+    float expert_scale;                     /* the sum of the experts' results is multiplied by it */
     float logit_scale;                      /* logits are multiplied by it */
     float attention_softcap, logit_softcap; /* x becomes cap tanh (x / cap); 0: none */
     const wl_tensor *token_embedding, *output_norm, *output_norm_bias;

@@ -21,8 +21,12 @@ static double kept_speed (const wl_model *m, uint32_t i)
 {
     if (!m->rope_scaling.yarn)
         return 0;
-    double low = floor (pair_of_turns (m, (double) m->rope_scaling.beta_fast));
-    double high = ceil (pair_of_turns (m, (double) m->rope_scaling.beta_slow));
+    double low = pair_of_turns (m, (double) m->rope_scaling.beta_fast);
+    double high = pair_of_turns (m, (double) m->rope_scaling.beta_slow);
+    if (!m->rope_scaling.unrounded) {
+        low = floor (low);
+        high = ceil (high);
+    }
     low = low < 0 ? 0 : low;
     high = high > m->rope_dims - 1 ? m->rope_dims - 1 : high;
     double ramp = (i - low) / (high - low < 0.001 ? 0.001 : high - low);
