@@ -6,13 +6,16 @@
 
 #include "engine/kernels/kernels.h"
 #include "engine/memory.h"
+#include "proto/sampling.h"
 
 enum { DEFAULT_ROWS = 128, SPARE_STEPS = 1 };
 
 struct wl_request {
     wl_request *next; /* in order of arrival */
     wl_request_options options;
-    int32_t *tokens; /* [n_prompt + max_tokens] prompt, then generated */
+    int32_t *tokens;   /* [n_prompt + max_tokens] prompt, then generated */
+    uint32_t *history; /* the same tokens as wl_history_entry; NULL where no draw looks at them */
+    double mirostat_mu;
     size_t n_known, n_sent, n_returned;
     uint32_t *pages;
     uint32_t n_pages;
@@ -22,7 +25,7 @@ struct wl_request {
 typedef struct entry {   /* a request's part in a step */
     wl_request *request; /* NULL once the request has ended */
     size_t first_position, n_rows;
-    size_t n_raw; /* rows of logits it gets back */
+    size_t first_raw, n_raw; /* rows of logits it gets back */
     bool draws;
 } entry;
 
@@ -82,6 +85,7 @@ static void free_request (wl_request *request)
     if (!request)
         return;
     free (request->tokens);
+    free (request->history);
     free (request->pages);
     free (request);
 }
@@ -117,6 +121,14 @@ size_t wl_scheduler_active (const wl_scheduler *scheduler)
     return scheduler->n_active;
 }
 
+static void set_token (wl_request *r, size_t position, int32_t token)
+{
+    r->tokens[position] = token;
+    if (r->history)
+        r->history[position] = wl_history_entry (token, token >= 0 && (size_t) token < r->options.n_breakers &&
+                                                            r->options.breakers[token]);
+}
+
 wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options, wl_error *err)
 {
     uint64_t total = (uint64_t) options->n_prompt + options->max_tokens;
@@ -136,13 +148,18 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
         return NULL;
     request->options = *options;
     request->options.prompt = NULL;
+    request->mirostat_mu = wl_sampling_first_mu (&options->sampling);
     request->tokens = wl_new (total, sizeof *request->tokens, err);
     request->pages = wl_new (pages, sizeof *request->pages, err);
-    if (!request->tokens || !request->pages) {
+    bool remembers = options->max_tokens && wl_sampling_history (&options->sampling);
+    if (remembers)
+        request->history = wl_new (total, sizeof *request->history, err);
+    if (!request->tokens || !request->pages || (remembers && !request->history)) {
         free_request (request);
         return NULL;
     }
-    memcpy (request->tokens, options->prompt, options->n_prompt * sizeof *request->tokens);
+    for (size_t i = 0; i < options->n_prompt; i++)
+        set_token (request, i, options->prompt[i]);
     request->n_known = options->n_prompt;
     request->n_pages = pages;
     wl_request **end = &s->requests;
@@ -225,23 +242,29 @@ static bool open_draft (draft *d, size_t max_entries, size_t max_rows, size_t ma
     return d->spans && d->span_places && d->picks && d->pick_places && d->samplings && d->tokens && d->entries;
 }
 
-static void add_pick (draft *d, size_t row, const wl_sampling *sampling, bool raw)
+/* The pick of a row of `r`. When it `draws`, the token goes to `position`. */
+static void add_pick (draft *d, size_t row, const wl_request *r, size_t position, bool draws, bool raw)
 {
     Woolly__Pick *pick = &d->picks[d->n_picks];
     woolly__pick__init (pick);
     pick->row = (uint32_t) row;
     pick->raw_logits = raw;
-    if (sampling) {
-        Woolly__Sampling *message = &d->samplings[d->n_picks];
-        woolly__sampling__init (message);
-        message->temperature = sampling->temperature;
-        message->top_k = sampling->top_k;
-        message->top_p = sampling->top_p;
-        message->min_p = sampling->min_p;
-        message->seed = sampling->seed;
-        pick->sampling = message;
+    if (draws) {
+        pick->sampling = &d->samplings[d->n_picks];
+        wl_sampling_pack (&r->options.sampling, pick->sampling);
+        pick->mirostat_mu = r->mirostat_mu;
+    }
+    if (draws && r->history) {
+        size_t wanted = wl_sampling_history (&r->options.sampling);
+        pick->n_history = wanted < position ? wanted : position;
+        pick->history = r->history + position - pick->n_history;
     }
     d->pick_places[d->n_picks++] = pick;
+}
+
+static bool wants_logits (const wl_request *r, size_t position)
+{
+    return r->options.raw_logits && position >= r->options.first_raw && position < r->options.n_prompt;
 }
 
 /* Adds the next `n` unsent tokens of a request. */
@@ -258,11 +281,12 @@ static void add_entry (draft *d, wl_request *r, size_t n)
     entry *e = &d->entries[d->n_entries++];
     *e = (entry){.request = r, .first_position = r->n_sent, .n_rows = n, .draws = draws};
     for (size_t i = 0; i < n; i++) {
-        bool last = i + 1 == n, raw = r->options.raw_logits && r->n_sent + i < r->options.n_prompt;
+        bool last = i + 1 == n, raw = wants_logits (r, r->n_sent + i);
         d->tokens[d->n_rows + i] = r->tokens[r->n_sent + i];
-        e->n_raw += raw;
+        if (raw && e->n_raw++ == 0)
+            e->first_raw = r->n_sent + i;
         if (raw || (last && draws))
-            add_pick (d, d->n_rows + i, last && draws ? &r->options.sampling : NULL, raw);
+            add_pick (d, d->n_rows + i, r, r->n_sent + n, last && draws, raw);
     }
     d->n_rows += n;
     r->n_sent += n;
@@ -298,8 +322,9 @@ static void fill_draft (wl_scheduler *s, draft *d)
         size_t logit_room = s->options.max_logit_rows - d->n_picks;
         if (n > room)
             n = room;
-        if (r->options.raw_logits && n > logit_room)
-            n = logit_room;
+        size_t unread = r->options.first_raw > r->n_sent ? r->options.first_raw - r->n_sent : 0;
+        if (r->options.raw_logits && n > unread + logit_room)
+            n = unread + logit_room;
         if (n == 0 || logit_room == 0)
             break;
         add_entry (d, r, n);
@@ -371,8 +396,10 @@ static bool settle_entry (wl_scheduler *s, const entry *e, returned *back, wl_er
         r->options.on_prefill (r->options.context, r->n_returned, r->options.n_prompt);
     bool goes_on = r->n_returned < r->n_known || r->options.max_tokens > 0;
     if (sample) {
-        wl_sample drawn = {sample->token, sample->logprob};
-        r->tokens[r->n_known++] = drawn.token;
+        wl_sample drawn;
+        wl_sample_unpack (sample, &drawn);
+        set_token (r, r->n_known++, drawn.token);
+        r->mirostat_mu = drawn.mirostat_mu;
         size_t generated = r->n_known - r->options.n_prompt;
         goes_on = r->options.on_token (r->options.context, &drawn) && generated < r->options.max_tokens;
     }
@@ -391,7 +418,7 @@ static bool deliver_logits (const flight *f, returned *back, wl_error *err)
                 return wl_fail (err, WL_ERROR_CLUSTER,
                                 "the last stage sent too few rows of logits: are all workers of this version?");
             if (e->request)
-                e->request->options.on_logits (e->request->options.context, e->first_position + row, back->raw);
+                e->request->options.on_logits (e->request->options.context, e->first_raw + row, back->raw);
             back->raw += back->n_vocab;
             back->n_raw--;
         }

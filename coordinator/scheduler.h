@@ -22,8 +22,12 @@ typedef struct wl_request_options {
     const int32_t *prompt; /* copied */
     size_t n_prompt;       /* at least 1 */
     size_t max_tokens;     /* 0: nothing is generated (score) */
-    wl_sampling sampling;
-    bool raw_logits; /* every prompt position's logits go to on_logits */
+    wl_sampling sampling;  /* its lists are borrowed until the request ends */
+    const bool
+        *breakers; /* [n_breakers] whether the token of this id breaks sequences for DRY; borrowed; may be NULL */
+    size_t n_breakers;
+    bool raw_logits;  /* prompt positions' logits go to on_logits */
+    size_t first_raw; /* from this position on */
 
     void *context;
     /* A token came; return false to end the request after it. */

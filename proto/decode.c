@@ -1,12 +1,14 @@
 /* Bounded decoding of protobuf messages; see wire.h.
  *
  * A small message can describe many objects (two bytes make an empty sub-message of a hundred), so protobuf-c decodes into an allocator that counts down
- * from WL_HEADER_DECODED_LIMIT. After decoding, what protobuf leaves open is closed here: a oneof without a kind, absent sub-messages. */
+ * from WL_HEADER_DECODED_LIMIT. After decoding, what protobuf leaves open is closed here: a oneof without a kind, absent sub-messages,
+ * lists of any length, lists that belong together. */
 #include "wire.h"
 
 #include <stdlib.h>
 
 #include "engine/memory.h"
+#include "engine/text/sampler.h"
 
 enum { OBJECT_OVERHEAD = 16 }; /* what malloc adds, so that many empty objects count too */
 
@@ -79,6 +81,19 @@ static bool has_all (const void *array, size_t n)
     return true;
 }
 
+static bool is_bounded_pick (const Woolly__Pick *pick)
+{
+    const Woolly__Sampling *s = pick->sampling;
+    return pick->n_history <= WL_SAMPLING_MAX_HISTORY &&
+           (!s || (s->n_bias_tokens <= WL_SAMPLING_MAX_BIASES && s->n_bias_values == s->n_bias_tokens));
+}
+
+static bool is_bounded_sample (const Woolly__Sample *sample)
+{
+    return sample->n_alternatives <= WL_SAMPLING_MAX_ALTERNATIVES &&
+           sample->n_alternative_logprobs == sample->n_alternatives;
+}
+
 Woolly__Step *wl_step_decode (const uint8_t *bytes, size_t length, wl_error *err)
 {
     Woolly__Step *step = (Woolly__Step *) decode (&woolly__step__descriptor, bytes, length, err);
@@ -87,6 +102,14 @@ Woolly__Step *wl_step_decode (const uint8_t *bytes, size_t length, wl_error *err
         wl_fail (err, WL_ERROR_CLUSTER, "a step with absent parts");
         wl_step_free (&step);
     }
+    for (size_t i = 0; step && i < step->n_picks; i++)
+        if (!is_bounded_pick (step->picks[i])) {
+            wl_fail (
+                err, WL_ERROR_CLUSTER,
+                "a step with a pick of %zu tokens of history, where at most %d are allowed, or an unsound logit bias",
+                step->picks[i]->n_history, WL_SAMPLING_MAX_HISTORY);
+            wl_step_free (&step);
+        }
     return step;
 }
 
@@ -103,6 +126,13 @@ Woolly__Result *wl_result_decode (const uint8_t *bytes, size_t length, wl_error 
         wl_fail (err, WL_ERROR_CLUSTER, "a result with absent parts");
         wl_result_free (&result);
     }
+    for (size_t i = 0; result && i < result->n_samples; i++)
+        if (!is_bounded_sample (result->samples[i])) {
+            wl_fail (err, WL_ERROR_CLUSTER,
+                     "a result with a sample of %zu alternatives, where at most %d with a logprob each are allowed",
+                     result->samples[i]->n_alternatives, WL_SAMPLING_MAX_ALTERNATIVES);
+            wl_result_free (&result);
+        }
     return result;
 }
 

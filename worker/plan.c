@@ -191,9 +191,13 @@ static bool open_work_space (plan *p, wl_error *err)
     p->logit_rows = wl_new (p->max_rows, sizeof *p->logit_rows, err);
     p->samples = wl_new (p->max_logit_rows, sizeof *p->samples, err);
     p->sample_places = wl_new (p->max_logit_rows, sizeof *p->sample_places, err);
-    if (p->heads)
-        p->sampler = wl_sampler_new (p->model->n_vocab, err);
-    return p->spans && p->logit_rows && p->samples && p->sample_places && (p->sampler || !p->heads);
+    if (!p->spans || !p->logit_rows || !p->samples || !p->sample_places)
+        return false;
+    if (!p->heads)
+        return true;
+    p->drawn = wl_new (p->max_logit_rows, sizeof *p->drawn, err);
+    p->sampler = wl_sampler_new (p->model->n_vocab, err);
+    return p->drawn && p->sampler;
 }
 
 bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress,
@@ -244,6 +248,7 @@ void plan_close (plan *p)
     wl_gguf_free (&p->gguf);
     free (p->spans);
     free (p->logit_rows);
+    free (p->drawn);
     free (p->samples);
     free (p->sample_places);
     free (p->timing_places);

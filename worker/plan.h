@@ -50,7 +50,8 @@ typedef struct plan {
     /* work space of one step */
     wl_span *spans;          /* [max_rows] */
     uint32_t *logit_rows;    /* [max_rows] */
-    Woolly__Sample *samples; /* [max_logit_rows] */
+    wl_sample *drawn;        /* [max_logit_rows], last stage */
+    Woolly__Sample *samples; /* [max_logit_rows], whose arrays are drawn's */
     Woolly__Sample **sample_places;
     Woolly__Timing **timing_places; /* [n_timing_room] */
     size_t n_timing_room;

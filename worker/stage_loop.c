@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "engine/memory.h"
+#include "proto/sampling.h"
 
 enum { MAX_TIMINGS = 4096, SEND_TURN_MS = 100, PROGRESS_EVERY_MS = 100, DROPPED_EVERY_MS = 1000 };
 
@@ -129,18 +130,19 @@ static bool draw_samples (plan *p, const Woolly__Step *step, const float *logits
             span_start += p->spans[span++].n_rows;
         if (!pick->sampling)
             continue;
-        const Woolly__Sampling *s = pick->sampling;
-        wl_sampling sampling = {s->temperature, s->top_k, s->top_p, s->min_p, s->seed};
-        uint64_t position = (uint64_t) p->spans[span].first_position + (pick->row - span_start) + 1;
-        wl_sample sample;
-        if (!wl_sampling_check (&sampling, err) ||
-            !wl_sampler_draw (p->sampler, logits + i * stride, &sampling, position, &sample, err))
+        wl_sampling sampling;
+        wl_sample *sample = &p->drawn[*n_samples];
+        wl_draw draw = {.sampling = &sampling,
+                        .position = (uint64_t) p->spans[span].first_position + (pick->row - span_start) + 1,
+                        .history = pick->history,
+                        .n_history = pick->n_history,
+                        .mirostat_mu = pick->mirostat_mu};
+        if (!wl_sampling_unpack (pick->sampling, &sampling, err) ||
+            !wl_sampler_draw (p->sampler, logits + i * stride, &draw, sample, err))
             return false;
-        Woolly__Sample *out = &p->samples[*n_samples];
-        woolly__sample__init (out);
-        out->token = sample.token;
-        out->logprob = sample.logprob;
-        p->sample_places[(*n_samples)++] = out;
+        Woolly__Sample *message = &p->samples[*n_samples];
+        wl_sample_pack (sample, message);
+        p->sample_places[(*n_samples)++] = message;
     }
     return true;
 }

@@ -1,62 +1,56 @@
-/* Choosing the next token; see sampler.h. */
+/* Choosing the next token: the order of steps; see sampler.h.
+ *
+ * A vocabulary is large and what filters leave is small, so each step that needs the whole row is one pass made only when a parameter asks for it: the scan
+ * for the best of each block always, an exponential of every logit for log-probabilities, dynamic temperature, Mirostat, and when no filter bounds the
+ * candidates. */
 #include "sampler.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 #include "../kernels/math.h"
 #include "../memory.h"
-
-typedef struct candidate {
-    float logit;
-    int32_t token;
-} candidate;
-
-struct wl_sampler {
-    size_t n_vocab;
-    candidate *candidates; /* [n_vocab] */
-    double *weights;       /* [n_vocab] exp of the scaled logits, best first */
-};
-
-wl_sampling wl_sampling_default (void)
-{
-    return (wl_sampling){.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = 0};
-}
-
-bool wl_sampling_check (const wl_sampling *s, wl_error *err)
-{
-    if (!(s->temperature >= 0 && s->temperature <= 1000))
-        return wl_fail (err, WL_ERROR_USAGE, "--temp %g: choose 0 (greedy) or more", s->temperature);
-    if (!(s->top_p > 0 && s->top_p <= 1))
-        return wl_fail (err, WL_ERROR_USAGE, "--top-p %g: choose more than 0, at most 1 (off)", s->top_p);
-    if (!(s->min_p >= 0 && s->min_p <= 1))
-        return wl_fail (err, WL_ERROR_USAGE, "--min-p %g: choose 0 (off) to 1", s->min_p);
-    return true;
-}
+#include "row_math.h"
+#include "sampler_private.h"
 
 wl_sampler *wl_sampler_new (size_t n_vocab, wl_error *err)
 {
-    wl_sampler *sampler = wl_new (1, sizeof *sampler, err);
-    if (!sampler)
+    wl_sampler *s = wl_new (1, sizeof *s, err);
+    if (!s)
         return NULL;
-    sampler->n_vocab = n_vocab;
-    sampler->candidates = wl_new (n_vocab, sizeof *sampler->candidates, err);
-    sampler->weights = wl_new (n_vocab, sizeof *sampler->weights, err);
-    if (!sampler->candidates || !sampler->weights)
-        wl_sampler_free (&sampler);
-    return sampler;
+    s->n_vocab = n_vocab;
+    s->block_best = wl_new ((n_vocab + SAMPLER_BLOCK - 1) / SAMPLER_BLOCK, sizeof *s->block_best, err);
+    s->candidates = wl_new (n_vocab, sizeof *s->candidates, err);
+    s->sorting = wl_new (n_vocab, sizeof *s->sorting, err);
+    s->weights = wl_new (n_vocab, sizeof *s->weights, err);
+    s->adjusted = wl_new (n_vocab, sizeof *s->adjusted, err);
+    s->marks = wl_new (n_vocab, sizeof *s->marks, err);
+    s->sequence = wl_new (WL_SAMPLING_MAX_HISTORY, sizeof *s->sequence, err);
+    s->lengths = wl_new (WL_SAMPLING_MAX_HISTORY, sizeof *s->lengths, err);
+    if (!s->block_best || !s->candidates || !s->sorting || !s->weights || !s->adjusted || !s->marks || !s->sequence ||
+        !s->lengths)
+        wl_sampler_free (&s);
+    return s;
 }
 
 void wl_sampler_free (wl_sampler **sampler)
 {
-    if (!*sampler)
+    wl_sampler *s = *sampler;
+    if (!s)
         return;
-    free ((*sampler)->candidates);
-    free ((*sampler)->weights);
-    free (*sampler);
+    free (s->block_best);
+    free (s->candidates);
+    free (s->sorting);
+    free (s->weights);
+    free (s->adjusted);
+    free (s->marks);
+    free (s->sequence);
+    free (s->lengths);
+    free (s);
     *sampler = NULL;
 }
+
+/* -- random numbers ------------------------------------------------------------------------------------------------------------------------------------ */
 
 static uint64_t mix (uint64_t z)
 {
@@ -65,134 +59,118 @@ static uint64_t mix (uint64_t z)
     return z ^ (z >> 31);
 }
 
-double wl_sampling_uniform (uint64_t seed, uint64_t position)
+double wl_sampling_uniform (uint64_t seed, uint64_t position, uint32_t stream)
 {
-    uint64_t z = mix (mix (seed + 0x9e3779b97f4a7c15u) + (position + 1) * 0x9e3779b97f4a7c15u);
-    return (double) (z >> 11) * 0x1p-53;
+    static const uint64_t step = 0x9e3779b97f4a7c15u;
+    uint64_t state = mix (seed + step);
+    if (stream)
+        state = mix (state + stream * step);
+    return (double) (mix (state + (position + 1) * step) >> 11) * 0x1p-53;
 }
 
-static int best_first (const void *a, const void *b)
-{
-    const candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->token < y->token ? -1 : x->token > y->token;
-}
+/* -- a draw ---------------------------------------------------------------------------------------------------------------------------------------------- */
 
-/* Whether x comes after y in the order of best_first. */
-static bool is_worse (candidate x, candidate y)
+static double temperature_of (const wl_sampler *s, const wl_sampling *p, const float *row, double peak)
 {
-    return x.logit != y.logit ? x.logit < y.logit : x.token > y.token;
-}
-
-/* Restores the heap whose root, the worst of n, was replaced. */
-static void sift_down (candidate *heap, size_t n)
-{
-    for (size_t i = 0;;) {
-        size_t child = 2 * i + 1;
-        if (child >= n)
-            return;
-        if (child + 1 < n && is_worse (heap[child + 1], heap[child]))
-            child++;
-        if (!is_worse (heap[child], heap[i]))
-            return;
-        candidate swap = heap[i];
-        heap[i] = heap[child];
-        heap[child] = swap;
-        i = child;
-    }
-}
-
-static void sift_up (candidate *heap, size_t i)
-{
-    while (i > 0 && is_worse (heap[i], heap[(i - 1) / 2])) {
-        candidate swap = heap[i];
-        heap[i] = heap[(i - 1) / 2];
-        heap[(i - 1) / 2] = swap;
-        i = (i - 1) / 2;
-    }
-}
-
-/* The best `wanted` tokens, best first, in sampler->candidates; a heap holds the best so far. */
-static size_t best_candidates (wl_sampler *sampler, const float *logits, size_t wanted)
-{
-    candidate *c = sampler->candidates;
+    double moment, middle = (double) p->temperature, range = (double) p->dynatemp_range;
+    if (range == 0)
+        return middle;
+    double sum = wl_row_sum_exp (row, s->n_vocab, peak, 1, &moment);
     size_t n = 0;
-    for (size_t i = 0; i < sampler->n_vocab; i++) {
-        candidate next = {logits[i], (int32_t) i};
-        if (logits[i] == -INFINITY)
-            continue;
-        if (n < wanted) {
-            c[n] = next;
-            if (wanted < sampler->n_vocab)
-                sift_up (c, n);
-            n++;
-        } else if (is_worse (c[0], next)) {
-            c[0] = next;
-            sift_down (c, n);
-        }
-    }
-    qsort (c, n, sizeof *c, best_first);
-    return n;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        n += row[i] != -INFINITY;
+    double entropy = wl_log (sum) - moment / sum, share = n > 1 ? entropy / wl_log ((double) n) : 0;
+    share = share < 0 ? 0 : share > 1 ? 1 : share; /* rounding */
+    return middle - range + 2 * range * wl_pow (share, (double) p->dynatemp_exponent);
 }
 
-/* log sum exp of all logits, for the log-probability; also finds the best token. False when a logit is NaN or none is finite. */
-static bool survey (const float *logits, size_t n_vocab, int32_t *best, double *log_sum)
+/* The selected candidates' weights at this temperature. */
+static survivors weigh (wl_sampler *s, size_t n, double peak, double temperature)
 {
-    *best = -1;
-    for (size_t i = 0; i < n_vocab; i++) {
-        if (isnan (logits[i]) || logits[i] == INFINITY)
-            return false;
-        if (logits[i] != -INFINITY && (*best < 0 || logits[i] > logits[*best]))
-            *best = (int32_t) i;
+    for (size_t i = 0; i < n; i++)
+        s->weights[i] = ((double) candidate_logit (s->candidates[i]) - peak) / temperature;
+    wl_row_exp (s->weights, n);
+    return (survivors){s->candidates, s->weights, n};
+}
+
+/* A logit below which min-p drops all, with room for rounding; -inf where that cannot be said beforehand. */
+static double min_p_floor (const wl_sampling *p, double peak, double temperature)
+{
+    bool first = p->top_p == 1 && (p->typical_p == 0 || p->typical_p == 1);
+    if (!first || p->min_p == 0)
+        return (double) -INFINITY;
+    return peak + temperature * (wl_log ((double) p->min_p) - 1e-6) - 1e-6;
+}
+
+static candidate draw_filtered (wl_sampler *s, const float *logits, const float *row, const wl_draw *draw, double peak,
+                                double temperature)
+{
+    const wl_sampling *p = draw->sampling;
+    double floor = min_p_floor (p, peak, temperature);
+    if (p->top_n_sigma > 0) {
+        double sigma_floor = peak - (double) p->top_n_sigma * wl_row_deviation (logits, s->n_vocab);
+        floor = sigma_floor > floor ? sigma_floor : floor;
     }
-    if (*best < 0)
+    survivors left = weigh (s, sampler_select (s, row, floor, p->top_k), peak, temperature);
+    sampler_filter (p, draw->position, &left);
+    return left.c[sampler_pick (&left, wl_sampling_uniform (p->seed, draw->position, 0), NULL)];
+}
+
+static candidate draw_mirostat (wl_sampler *s, const float *row, const wl_draw *draw, double peak, double temperature,
+                                double *mu)
+{
+    const wl_sampling *p = draw->sampling;
+    double surprise, total = wl_row_sum_exp (row, s->n_vocab, peak, temperature, NULL);
+    double least = wl_exp (-draw->mirostat_mu * wl_log (2)) * total; /* the weight at which -log2 p is mu */
+    double floor = least > 0 ? peak + temperature * (wl_log (least) - 1e-6) - 1e-6 : (double) -INFINITY;
+    survivors left = weigh (s, sampler_select (s, row, floor < peak ? floor : peak, 0), peak, temperature);
+    size_t n = 1;
+    while (n < left.n && left.w[n] >= least)
+        n++;
+    left.n = n;
+    size_t drawn = sampler_pick (&left, wl_sampling_uniform (p->seed, draw->position, 0), &surprise);
+    *mu = draw->mirostat_mu - (double) p->mirostat_rate * (surprise - (double) p->mirostat_entropy);
+    return left.c[drawn];
+}
+
+/* Log-probabilities are of the model's own distribution. False as sampler_scan. */
+static bool add_logprobs (wl_sampler *s, const float *logits, const wl_sampling *p, wl_sample *out)
+{
+    candidate best;
+    if (!sampler_scan (s, logits, &best))
         return false;
-    double sum = 0, peak = (double) logits[*best];
-    for (size_t i = 0; i < n_vocab; i++)
-        sum += wl_exp ((double) logits[i] - peak);
-    *log_sum = peak + wl_log (sum);
+    double log_sum = wl_row_log_sum_exp (logits, s->n_vocab);
+    out->logprob = (float) ((double) logits[out->token] - log_sum);
+    if (p->n_alternatives == 0)
+        return true;
+    size_t n = sampler_select (s, logits, (double) -INFINITY, p->n_alternatives);
+    out->n_alternatives = (uint32_t) n;
+    for (size_t i = 0; i < n; i++) {
+        out->alternatives[i] = (uint32_t) candidate_token (s->candidates[i]);
+        out->alternative_logprobs[i] = (float) ((double) candidate_logit (s->candidates[i]) - log_sum);
+    }
     return true;
 }
 
-bool wl_sampler_draw (wl_sampler *sampler, const float *logits, const wl_sampling *sampling, uint64_t position,
-                      wl_sample *out, wl_error *err)
+bool wl_sampler_draw (wl_sampler *s, const float *logits, const wl_draw *draw, wl_sample *out, wl_error *err)
 {
-    int32_t best;
-    double log_sum;
-    if (!survey (logits, sampler->n_vocab, &best, &log_sum))
-        return wl_fail (err, WL_ERROR_INTERNAL,
-                        "the model's logits at position %llu are not numbers: the file is damaged",
-                        (unsigned long long) position);
-    out->token = best;
-    if (sampling->temperature > 0) {
-        size_t wanted = sampling->top_k && sampling->top_k < sampler->n_vocab ? sampling->top_k : sampler->n_vocab;
-        size_t n = best_candidates (sampler, logits, wanted);
-        const candidate *c = sampler->candidates;
-        double total = 0, peak = (double) c[0].logit;
-        for (size_t i = 0; i < n; i++)
-            total += sampler->weights[i] = wl_exp (((double) c[i].logit - peak) / (double) sampling->temperature);
-        if (sampling->top_p < 1) {
-            double kept = 0, wanted_mass = (double) sampling->top_p * total;
-            size_t i = 0;
-            while (i < n && kept < wanted_mass)
-                kept += sampler->weights[i++];
-            n = i;
-            total = kept;
-        }
-        if (sampling->min_p > 0) {
-            size_t i = 0;
-            for (total = 0; i < n && sampler->weights[i] >= (double) sampling->min_p;
-                 i++) /* the best one's weight is 1 */
-                total += sampler->weights[i];
-            n = i;
-        }
-        double draw = wl_sampling_uniform (sampling->seed, position) * total;
-        size_t i = 0;
-        for (; i + 1 < n && draw >= sampler->weights[i]; i++)
-            draw -= sampler->weights[i];
-        out->token = c[i].token;
-    }
-    out->logprob = (float) ((double) logits[out->token] - log_sum);
-    return true;
+    const wl_sampling *p = draw->sampling;
+    const float *row;
+    candidate drawn;
+    *out = (wl_sample){.mirostat_mu = draw->mirostat_mu};
+    if (!sampler_adjust (s, logits, draw, &row, err))
+        return false;
+    if (!sampler_scan (s, row, &drawn))
+        goto no_numbers;
+    double peak = (double) candidate_logit (drawn), temperature = temperature_of (s, p, row, peak);
+    if (temperature > 0)
+        drawn = p->mirostat ? draw_mirostat (s, row, draw, peak, temperature, &out->mirostat_mu)
+                            : draw_filtered (s, logits, row, draw, peak, temperature);
+    out->token = candidate_token (drawn);
+    if (!p->wants_logprob || add_logprobs (s, logits, p, out))
+        return true;
+no_numbers:
+    return wl_fail (err, WL_ERROR_INTERNAL, "the logits at position %llu are not numbers%s",
+                    (unsigned long long) draw->position,
+                    p->n_biases ? ", or the logit bias forbids every token" : ": the file is damaged");
 }

@@ -19,7 +19,8 @@ static int32_t draw (const wl_sampling *sampling, uint64_t position)
     wl_error err = {0};
     wl_sample sample;
     wl_sampler *sampler = wl_sampler_new (N, &err);
-    assert_true (wl_sampler_draw (sampler, logits, sampling, position, &sample, &err));
+    assert_true (
+        wl_sampler_draw (sampler, logits, &(wl_draw){.sampling = sampling, .position = position}, &sample, &err));
     wl_sampler_free (&sampler);
     return sample.token;
 }
@@ -36,7 +37,8 @@ static void the_logprob_is_of_the_unmodified_distribution (void **state)
     wl_error err = {0};
     wl_sample sample;
     wl_sampler *sampler = wl_sampler_new (N, &err);
-    wl_sampler_draw (sampler, logits, &(wl_sampling){.temperature = 0.1f, .top_k = 1, .top_p = 1}, 0, &sample, &err);
+    wl_sampling sampling = {.temperature = 0.1f, .top_k = 1, .top_p = 1, .wants_logprob = true};
+    wl_sampler_draw (sampler, logits, &(wl_draw){.sampling = &sampling}, &sample, &err);
     double sum = exp (1.0) + 2 * exp (3.0) + exp (2.0) + exp (0.0);
     assert_true (fabs ((double) sample.logprob - (3.0 - log (sum))) < 1e-6);
     wl_sampler_free (&sampler);
@@ -51,7 +53,8 @@ static void count_draws (const wl_sampling *sampling, size_t n, size_t counts[N]
         counts[i] = 0;
     for (size_t position = 0; position < n; position++) {
         wl_sample sample;
-        assert_true (wl_sampler_draw (sampler, logits, sampling, position, &sample, &err));
+        assert_true (
+            wl_sampler_draw (sampler, logits, &(wl_draw){.sampling = sampling, .position = position}, &sample, &err));
         counts[sample.token]++;
     }
     wl_sampler_free (&sampler);
@@ -120,7 +123,7 @@ static void the_random_numbers_are_even (void **state)
     size_t bins[16] = {0};
     for (uint64_t seed = 0; seed < 100; seed++)
         for (uint64_t position = 0; position < 1000; position++) {
-            double u = wl_sampling_uniform (seed, position);
+            double u = wl_sampling_uniform (seed, position, 0);
             assert_true (u >= 0 && u < 1);
             bins[(size_t) (u * 16)]++;
         }
@@ -138,7 +141,8 @@ static void logits_that_are_not_numbers_fail (void **state)
     for (size_t i = 0; i < 3; i++) {
         wl_error why = {0};
         wl_sample sample;
-        assert_false (wl_sampler_draw (sampler, rows[i], &(wl_sampling){.top_p = 1}, 0, &sample, &why));
+        assert_false (
+            wl_sampler_draw (sampler, rows[i], &(wl_draw){.sampling = &(wl_sampling){.top_p = 1}}, &sample, &why));
         assert_int_equal (why.code, WL_ERROR_INTERNAL);
     }
     wl_sampler_free (&sampler);
