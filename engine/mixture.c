@@ -26,7 +26,8 @@ static void choose_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t 
             if (!taken && (best == m->n_experts || logits[e] > logits[best]))
                 best = e;
         }
-        choices[i] = (expert_choice){.expert = best, .weight = wl_expf (logits[best] - logits[choices[0].expert])};
+        choices[i].expert = best;
+        choices[i].weight = wl_expf (logits[best] - logits[choices[0].expert]);
         sum += choices[i].weight;
     }
     for (uint32_t i = 0; i < m->n_experts_used; i++)
