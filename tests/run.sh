@@ -3,7 +3,8 @@
 #
 #   tests/run.sh [CTEST-FLAGS]        such as -L unit, -R cluster.run, -LE check
 #
-# WOOLLY_FUZZ_SECONDS (60) is the time of each fuzz target. Ends with ctest's own verdict; before it, what was skipped and why.
+# WOOLLY_FUZZ_SECONDS (60) is the time of each fuzz target. WOOLLY_TEST_MODELS="gemma-3-270m qwen2.5-coder-1.5b" fetches these too (1.4 GB), whose
+# tests are skipped otherwise. Ends with ctest's own verdict; before it, what was skipped and why.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
@@ -56,7 +57,10 @@ start_log
 venv=$woolly_cache/tests-venv
 install_packages
 install_python_packages
-fetch_smollm2
+fetch_model smollm2
+for model in ${WOOLLY_TEST_MODELS-}; do
+    fetch_model "$model"
+done
 clang=$(find_clang)
 step "Configuring" cmake -S "$woolly_root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DWOOLLY_TESTS=ON -DWOOLLY_CHECKS=ON \
     -DWOOLLY_PYTHON="$venv/bin/python" -DWOOLLY_CLANG="$clang" -DWOOLLY_FUZZ_SECONDS="${WOOLLY_FUZZ_SECONDS:-60}"
