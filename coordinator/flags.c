@@ -1,7 +1,6 @@
 /* Flags that several commands share; see flags.h. */
 #include "flags.h"
 
-#include <sodium.h>
 #include <string.h>
 
 wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
@@ -49,28 +48,4 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
     if (!(o->join_timeout_s >= 0 && o->join_timeout_s <= 86400))
         return wl_fail (err, WL_ERROR_USAGE, "--join-timeout %g: choose 0 to 86400 seconds", o->join_timeout_s);
     return true;
-}
-
-wl_option_table wl_sampling_flags_init (wl_sampling_flags *f)
-{
-    *f = (wl_sampling_flags){.sampling = wl_sampling_default ()};
-    wl_sampling *s = &f->sampling;
-    const wl_option table[WL_SAMPLING_FLAGS] = {
-        {0, "temp", WL_OPTION_F32, &s->temperature, "T", "temperature; 0 is greedy (0.8)", NULL},
-        {0, "top-k", WL_OPTION_U32, &s->top_k, "K", "keep the K best; 0 is off (40)", NULL},
-        {0, "top-p", WL_OPTION_F32, &s->top_p, "P", "keep the smallest set of probability P; 1 is off (0.95)", NULL},
-        {0, "min-p", WL_OPTION_F32, &s->min_p, "P", "keep what has P times the best one's probability; 0 is off (0.05)",
-         NULL},
-        {0, "seed", WL_OPTION_U64, &s->seed, "N", "the same seed gives the same text (drawn)", &f->seed_given},
-    };
-    memcpy (f->table, table, sizeof table);
-    return (wl_option_table){f->table, WL_SAMPLING_FLAGS};
-}
-
-bool wl_sampling_flags_finish (wl_sampling_flags *f, wl_error *err)
-{
-    if (!f->seed_given)
-        f->sampling.seed =
-            ((uint64_t) randombytes_random () << 32 | randombytes_random ()) >> 11; /* fits a JSON number */
-    return wl_sampling_check (&f->sampling, err);
 }

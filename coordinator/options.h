@@ -22,7 +22,7 @@ typedef enum wl_option_kind {
 } wl_option_kind;
 
 typedef struct wl_option_list {
-    const char *values[32];
+    const char *values[256];
     size_t count;
 } wl_option_list;
 

@@ -18,8 +18,8 @@ enum { DEFAULT_TOKENS = 512, PROMPT_LIMIT = 64 << 20 };
 
 typedef struct flags {
     const char *model, *prompt, *file, *system;
-    uint32_t n_tokens;
-    bool n_given, raw, json, ignore_end;
+    uint32_t n_tokens, n_alternatives;
+    bool n_given, logprobs, raw, json, ignore_end;
     wl_option_list stops;
     wl_cluster_flags cluster;
     wl_sampling_flags sampling;
@@ -31,7 +31,7 @@ typedef struct answer {
     wl_detokenizer *detokenizer;
     wl_stop_filter filter;
     wl_buffer text;
-    json_t *tokens;
+    json_t *tokens, *logprobs; /* logprobs: NULL unless asked for */
     size_t n_tokens;
     bool stopped;
     double added_s, first_s, last_s;
@@ -115,6 +115,25 @@ static bool show_text (answer *a, wl_text text, bool last)
     return true;
 }
 
+/* A token with its log-probability, as --logprobs shows it. Bytes that are no whole character become U+FFFD in its text. */
+static json_t *logprob_json (const answer *a, int32_t token, float logprob)
+{
+    wl_text text;
+    wl_tokenizer_token_text (a->tokenizer, token, true, &text);
+    return json_pack ("{s:i, s:o, s:f}", "id", (int) token, "text", wl_json_text (text.data, text.length), "logprob",
+                      (double) logprob);
+}
+
+static void add_logprobs (answer *a, const wl_sample *sample)
+{
+    json_t *entry = logprob_json (a, sample->token, sample->logprob), *top = json_array ();
+    for (uint32_t i = 0; i < sample->n_alternatives; i++)
+        json_array_append_new (top,
+                               logprob_json (a, (int32_t) sample->alternatives[i], sample->alternative_logprobs[i]));
+    json_object_set_new (entry, "top", top);
+    json_array_append_new (a->logprobs, entry);
+}
+
 static bool on_token (void *context, const wl_sample *sample)
 {
     answer *a = context;
@@ -125,6 +144,8 @@ static bool on_token (void *context, const wl_sample *sample)
         wl_progress_show (NULL);
     }
     json_array_append_new (a->tokens, json_integer (sample->token));
+    if (a->logprobs)
+        add_logprobs (a, sample);
     if (!a->flags->ignore_end && wl_tokenizer_is_end (a->tokenizer, sample->token)) {
         a->stopped = true;
         return false;
@@ -156,6 +177,8 @@ static void print_json (const answer *a, wl_session *session, size_t n_prompt)
                    a->n_tokens > 1 && decode_s > 0 ? (double) (a->n_tokens - 1) / decode_s : 0.0, "stages",
                    wl_session_stages (session), "speculation", "drafted", 0, "accepted", 0, "recoveries", 0, "seed",
                    (json_int_t) a->flags->sampling.sampling.seed);
+    if (a->logprobs)
+        json_object_set (json, "logprobs", a->logprobs);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);
@@ -165,7 +188,10 @@ static bool generate (const flags *f, const wl_opened_model *opened, const wl_to
                       wl_error *err)
 {
     wl_session session = {0};
-    answer a = {.tokenizer = opened->tokenizer, .flags = f, .tokens = json_array ()};
+    answer a = {.tokenizer = opened->tokenizer,
+                .flags = f,
+                .tokens = json_array (),
+                .logprobs = f->logprobs ? json_array () : NULL};
     bool ok = false;
     if (!wl_stop_filter_init (&a.filter, &f->stops, err))
         goto done;
@@ -178,6 +204,8 @@ static bool generate (const flags *f, const wl_opened_model *opened, const wl_to
                                   .n_prompt = prompt->count,
                                   .max_tokens = n_tokens,
                                   .sampling = f->sampling.sampling,
+                                  .breakers = f->sampling.breakers,
+                                  .n_breakers = f->sampling.n_breakers,
                                   .context = &a,
                                   .on_token = on_token,
                                   .on_prefill = on_prefill};
@@ -191,6 +219,7 @@ static bool generate (const flags *f, const wl_opened_model *opened, const wl_to
         *err = a.err;
         goto done;
     }
+    a.stopped = a.stopped || a.filter.stopped;
     if (f->json)
         print_json (&a, &session, prompt->count);
     else if (isatty (STDOUT_FILENO))
@@ -203,6 +232,7 @@ done:
     wl_stop_filter_free (&a.filter);
     free (a.text.data);
     json_decref (a.tokens);
+    json_decref (a.logprobs);
     return ok;
 }
 
@@ -214,6 +244,7 @@ int wl_command_run (int argc, char **argv)
     wl_tokens prompt = {0};
     size_t n_tokens = 0;
     bool help;
+    wl_sampling *sampling = &f.sampling.sampling;
     const wl_option own[] = {
         {'m', "model", WL_OPTION_TEXT, &f.model, "MODEL", "GGUF file", NULL},
         {'p', "prompt", WL_OPTION_TEXT, &f.prompt, "TEXT", "the prompt", NULL},
@@ -224,6 +255,8 @@ int wl_command_run (int argc, char **argv)
         {0, "raw", WL_OPTION_FLAG, &f.raw, NULL, "the prompt is the text itself: no chat template", NULL},
         {0, "json", WL_OPTION_FLAG, &f.json, NULL, "print one JSON object with text, tokens and timings", NULL},
         {0, "stop", WL_OPTION_LIST, &f.stops, "TEXT", "end before this text; may be repeated", NULL},
+        {0, "logprobs", WL_OPTION_U32, &f.n_alternatives, "N",
+         "with --json: each token's log-probability and the N best tokens', at most 20", &f.logprobs},
         {0, "ignore-eos", WL_OPTION_FLAG, &f.ignore_end, NULL, "go on after the model's end token", NULL},
     };
     const wl_option_table tables[] = {
@@ -232,16 +265,22 @@ int wl_command_run (int argc, char **argv)
                            &err) ||
         help)
         goto done;
+    sampling->wants_logprob = f.logprobs;
+    sampling->n_alternatives = f.n_alternatives;
     if (!wl_cluster_flags_finish (&f.cluster, &err) || !wl_sampling_flags_finish (&f.sampling, &err))
         goto done;
-    if (f.prompt && f.file)
+    if (f.logprobs && !f.json)
+        wl_fail (&err, WL_ERROR_USAGE, "--logprobs shows in the object of --json: give both");
+    else if (f.prompt && f.file)
         wl_fail (&err, WL_ERROR_USAGE, "-p and -f both give a prompt: choose one");
     else if (f.raw && f.system)
         wl_fail (&err, WL_ERROR_USAGE, "--system needs the chat template, which --raw leaves out");
-    else if (wl_opened_model_open (&opened, f.model, true, &err) && encode_prompt (&f, &opened, &prompt, &err) &&
-             plan_length (&f, &opened, prompt.count, &n_tokens, &err))
+    else if (wl_opened_model_open (&opened, f.model, true, &err) &&
+             wl_sampling_flags_bind (&f.sampling, opened.tokenizer, &err) &&
+             encode_prompt (&f, &opened, &prompt, &err) && plan_length (&f, &opened, prompt.count, &n_tokens, &err))
         generate (&f, &opened, &prompt, n_tokens, &err);
 done:
+    wl_sampling_flags_free (&f.sampling);
     free (prompt.ids);
     wl_opened_model_close (&opened);
     return err.code == WL_OK ? 0 : wl_command_failed ("run", &err);
