@@ -90,7 +90,7 @@ static survivors weigh (wl_sampler *s, size_t n, double peak, double temperature
     for (size_t i = 0; i < n; i++)
         s->weights[i] = ((double) candidate_logit (s->candidates[i]) - peak) / temperature;
     wl_row_exp (s->weights, n);
-    return (survivors){s->candidates, s->weights, n};
+    return (survivors){s->candidates, s->weights, n, peak, temperature};
 }
 
 /* A logit below which min-p drops all, with room for rounding; -inf where that cannot be said beforehand. */

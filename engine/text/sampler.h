@@ -18,8 +18,8 @@
  *  5. Top-n-sigma (Tang et al. 2024, "Top-n-sigma: not all logits are you need"): l >= max - n * sigma before the temperature; sigma is the population standard
  *     deviation of the model's own finite logits (before 1 to 3, so that a ban does not widen it).
  *  6. Top-k (Fan et al. 2018): the k best.
- *  7. Locally typical (Meister et al. 2022): those whose -ln p is nearest to the entropy H of p, until they hold typical_p; equally near ones by rank, the more probable
- *     side first.
+ *  7. Locally typical (Meister et al. 2022): those whose -ln p is nearest to the entropy H of p, until they hold typical_p. What is kept is a run of ranks:
+ *     equal tokens are taken from the typical one outwards, and the more probable side first.
  *  8. Top-p (Holtzman et al. 2020): the best ones until they hold top_p.
  *  9. Min-p (Nguyen et al. 2024): p >= min_p * the best one's.
  * 10. XTC (p-e-w 2024, "Exclude top choices", text-generation-webui pull request 6335): with probability xtc_probability all with p >= xtc_threshold but the

@@ -10,6 +10,11 @@ static double total_of (const survivors *left)
     return total;
 }
 
+static double exponent_of (const survivors *left, size_t i)
+{
+    return ((double) candidate_logit (left->c[i]) - left->peak) / left->temperature;
+}
+
 static void drop_front (survivors *left, size_t n)
 {
     left->c += n;
@@ -18,22 +23,23 @@ static void drop_front (survivors *left, size_t n)
 }
 
 /* p falls with rank, so the distance of -ln p from the entropy falls and then rises: what is kept is a run of ranks that grows from the nearest one to
- * whichever side is nearer. */
+ * whichever side is nearer.
+ * -ln p is a constant less the exponent that w was made from. */
 static void keep_typical (survivors *left, double typical_p)
 {
-    double total = total_of (left), entropy = 0;
+    double total = total_of (left), moment = 0;
     for (size_t i = 0; i < left->n; i++)
-        if (left->w[i] > 0)
-            entropy -= left->w[i] / total * wl_log (left->w[i] / total);
-    size_t end = 0; /* the first whose -ln p is at least the entropy */
-    while (end < left->n && -wl_log (left->w[end] / total) < entropy)
+        moment += left->w[i] > 0 ? left->w[i] * exponent_of (left, i) : 0;
+    double typical = moment / total; /* the mean exponent: -ln p is the entropy where the exponent is this */
+    size_t end = 0;
+    while (end < left->n && exponent_of (left, end) > typical)
         end++;
     size_t begin = end;
     double kept = 0;
     while (kept < typical_p * total && (begin > 0 || end < left->n)) {
-        double before = begin > 0 ? entropy + wl_log (left->w[begin - 1] / total) : (double) __builtin_inf ();
-        double after = end < left->n ? -wl_log (left->w[end] / total) - entropy : (double) __builtin_inf ();
-        kept += before <= after && begin > 0 ? left->w[--begin] : left->w[end++];
+        bool grows_up = end == left->n ||
+                        (begin > 0 && exponent_of (left, begin - 1) - typical <= typical - exponent_of (left, end));
+        kept += grows_up ? left->w[--begin] : left->w[end++];
     }
     drop_front (left, begin);
     left->n = end - begin;

@@ -25,11 +25,12 @@ struct wl_sampler {
     uint32_t *lengths;
 };
 
-/* What filters have left: candidates c[n], best first, with weights w[n] proportional to p. */
+/* What filters have left: candidates c[n], best first, with weights w[n] = e^((logit - peak) / temperature), proportional to p. */
 typedef struct survivors {
     const candidate *c;
     double *w;
     size_t n;
+    double peak, temperature;
 } survivors;
 
 /* The order of a logit: smaller is better. -0 and 0 are equal. -inf is NO_CANDIDATE; +inf is 0x7f800000 before the inversion, so the least a number can have is
