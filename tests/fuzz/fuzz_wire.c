@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/sampling.h"
 #include "proto/wire.h"
 
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
@@ -35,6 +36,20 @@ static void try_control (const uint8_t *data, size_t size)
     wl_control_free (&control);
 }
 
+/* As the last stage reads a pick, up to the draw. */
+static uint64_t walk_pick (const Woolly__Pick *pick)
+{
+    wl_sampling sampling;
+    uint64_t sum = pick->row;
+    for (size_t i = 0; i < pick->n_history; i++)
+        sum += pick->history[i];
+    if (!pick->sampling || !wl_sampling_unpack (pick->sampling, &sampling, NULL))
+        return sum;
+    for (size_t i = 0; i < sampling.n_biases; i++)
+        sum += sampling.bias_tokens[i] + (sampling.bias_values[i] > 0);
+    return sum + sampling.seed + wl_sampling_history (&sampling);
+}
+
 static void try_step (const uint8_t *data, size_t size)
 {
     wl_error err = {0};
@@ -46,7 +61,7 @@ static void try_step (const uint8_t *data, size_t size)
         for (size_t page = 0; page < step->spans[i]->n_pages; page++)
             sum += step->spans[i]->pages[page];
     for (size_t i = 0; i < step->n_picks; i++)
-        sum += step->picks[i]->row + (step->picks[i]->sampling ? step->picks[i]->sampling->seed : 0);
+        sum += walk_pick (step->picks[i]);
     for (size_t i = 0; i < step->n_timings; i++)
         sum += step->timings[i]->compute_ns;
     encode_again (&step->base);
@@ -61,6 +76,12 @@ static void try_result (const uint8_t *data, size_t size)
     Woolly__Result *result = wl_result_decode (data, size, &err);
     if (!result)
         return;
+    for (size_t i = 0; i < result->n_samples; i++) {
+        wl_sample sample;
+        wl_sample_unpack (result->samples[i], &sample);
+        if (sample.n_alternatives > WL_SAMPLING_MAX_ALTERNATIVES)
+            abort ();
+    }
     encode_again (&result->base);
     wl_result_free (&result);
 }

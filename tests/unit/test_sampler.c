@@ -1,13 +1,16 @@
-/* Sampling: greedy, the filters, and that a draw depends on (logits, parameters, seed, position) alone. */
+/* Sampling: by hand what a few draws must give, what is refused, and that a draw depends on what is handed in alone. That every formula is
+ * followed token for token is tests/cluster/test_sampler_formulas.py. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
+#include "engine/memory.h"
 #include "engine/text/sampler.h"
 
 enum { N = 6 };
@@ -148,16 +151,223 @@ static void logits_that_are_not_numbers_fail (void **state)
     wl_sampler_free (&sampler);
 }
 
+/* The token that greedy takes after a history, and what is left of its logit's lead. */
+static int32_t greedy_after (wl_sampling sampling, const int32_t *tokens, size_t n, const bool *breaks)
+{
+    wl_error err = {0};
+    wl_sample sample;
+    uint32_t history[16];
+    wl_sampler *sampler = wl_sampler_new (N, &err);
+    for (size_t i = 0; i < n; i++)
+        history[i] = wl_history_entry (tokens[i], breaks && breaks[i]);
+    sampling.temperature = 0;
+    sampling.top_p = 1;
+    wl_draw draw = {.sampling = &sampling, .history = history, .n_history = n};
+    assert_true (wl_sampler_draw (sampler, logits, &draw, &sample, &err));
+    wl_sampler_free (&sampler);
+    return sample.token;
+}
+
+static void penalties_take_from_tokens_of_the_history (void **state)
+{
+    (void) state;
+    const int32_t seen[] = {1, 3, 3};
+    /* logits 1 3 2 3 - 0 */
+    assert_int_equal (greedy_after ((wl_sampling){.repeat_last_n = 64}, seen, 3, NULL), 1);
+    assert_int_equal (greedy_after ((wl_sampling){.repeat_penalty = 2, .repeat_last_n = 64}, seen, 3, NULL), 2);
+    assert_int_equal (greedy_after ((wl_sampling){.repeat_penalty = 2, .repeat_last_n = 2}, seen, 3, NULL), 1);
+    assert_int_equal (greedy_after ((wl_sampling){.repeat_penalty = 1.2f, .repeat_last_n = 64}, seen, 3, NULL), 1);
+    assert_int_equal (greedy_after ((wl_sampling){.presence_penalty = 0.5f, .repeat_last_n = 1}, seen, 3, NULL), 1);
+    assert_int_equal (greedy_after ((wl_sampling){.presence_penalty = 1.5f, .repeat_last_n = 9}, seen, 3, NULL), 2);
+    assert_int_equal (greedy_after ((wl_sampling){.frequency_penalty = -1, .repeat_last_n = 64}, seen, 3, NULL), 3);
+    assert_int_equal (
+        greedy_after ((wl_sampling){.presence_penalty = -100, .repeat_last_n = 64}, (int32_t[]){4, 5}, 2, NULL),
+        5); /* a forbidden token stays forbidden */
+}
+
+static void dry_takes_from_the_token_that_would_repeat (void **state)
+{
+    (void) state;
+    const wl_sampling dry = {.dry_multiplier = 1, .dry_base = 2, .dry_allowed_length = 2, .dry_last_n = 16};
+    const int32_t loop[] = {0, 5, 1, 2, 0, 5}, once[] = {0, 5, 1, 2, 3, 5};
+    const bool last_breaks[] = {false, false, false, false, false, true};
+    const bool next_breaks[] = {false, false, true, false, false, false};
+    assert_int_equal (greedy_after (dry, loop, 6, NULL), 3);        /* 0 5 would go on with 1 */
+    assert_int_equal (greedy_after (dry, once, 6, NULL), 1);        /* only 5 is repeated */
+    assert_int_equal (greedy_after (dry, loop, 6, last_breaks), 1); /* nothing reaches over a breaker */
+    assert_int_equal (greedy_after (dry, loop, 6, next_breaks), 1); /* which is not penalised itself */
+    wl_sampling near = dry;
+    near.dry_last_n = 3;
+    assert_int_equal (greedy_after (near, loop, 6, NULL), 1);
+}
+
+static void a_bias_forbids_or_forces_a_token (void **state)
+{
+    (void) state;
+    const uint32_t tokens[] = {1, 3, 5};
+    const float forbid[] = {-INFINITY, -INFINITY, 0}, force[] = {0, 0, 100};
+    wl_sampling sampling = {.n_biases = 3, .bias_tokens = tokens, .bias_values = forbid};
+    assert_int_equal (greedy_after (sampling, NULL, 0, NULL), 2);
+    sampling.bias_values = force;
+    assert_int_equal (greedy_after (sampling, NULL, 0, NULL), 5);
+}
+
+static void zeros_of_either_sign_are_equal (void **state)
+{
+    (void) state;
+    const float row[4] = {-1, -0.0f, 0.0f, -0.0f};
+    wl_error err = {0};
+    wl_sample sample;
+    wl_sampling sampling = {.top_p = 1, .wants_logprob = true, .n_alternatives = 20};
+    wl_sampler *sampler = wl_sampler_new (4, &err);
+    assert_true (wl_sampler_draw (sampler, row, &(wl_draw){.sampling = &sampling}, &sample, &err));
+    assert_int_equal (sample.token, 1);
+    assert_int_equal (sample.n_alternatives, 4);
+    assert_memory_equal (sample.alternatives, ((const uint32_t[]){1, 2, 3, 0}), 4 * sizeof (uint32_t));
+    wl_sampler_free (&sampler);
+}
+
+static void mirostat_keeps_its_mu_in_the_samples (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_sample sample;
+    wl_sampling sampling = {.temperature = 1, .top_p = 1, .mirostat = 2, .mirostat_entropy = 1, .mirostat_rate = 0.5f};
+    wl_sampler *sampler = wl_sampler_new (N, &err);
+    wl_draw draw = {.sampling = &sampling, .mirostat_mu = wl_sampling_first_mu (&sampling)};
+    assert_true (draw.mirostat_mu == 2);
+    draw.mirostat_mu = 0.1; /* keeps one token, of p = 1: no surprise */
+    assert_true (wl_sampler_draw (sampler, logits, &draw, &sample, &err));
+    assert_int_equal (sample.token, 1);
+    assert_true (fabs (sample.mirostat_mu - 0.6) < 1e-12);
+    const double hostile[] = {NAN, INFINITY, -INFINITY, 1e300, -1e300};
+    for (size_t i = 0; i < sizeof hostile / sizeof hostile[0]; i++) {
+        draw.mirostat_mu = hostile[i];
+        assert_true (wl_sampler_draw (sampler, logits, &draw, &sample, &err));
+        assert_in_range (sample.token, 0, N - 1);
+    }
+    wl_sampler_free (&sampler);
+}
+
+static void only_mirostat_depends_on_earlier_draws (void **state)
+{
+    (void) state;
+    wl_sampling all = wl_sampling_default ();
+    all.typical_p = 0.5f;
+    all.xtc_probability = all.repeat_penalty = all.dry_multiplier = all.top_n_sigma = all.dynatemp_range = 0.5f;
+    assert_false (wl_sampling_depends_on_draws (&all));
+    assert_true (wl_sampling_depends_on_draws (&(wl_sampling){.mirostat = 2}));
+}
+
+static void history_is_asked_for_only_where_a_parameter_looks_at_it (void **state)
+{
+    (void) state;
+    wl_sampling s = wl_sampling_default ();
+    assert_int_equal (wl_sampling_history (&s), 0);
+    s.presence_penalty = 1;
+    assert_int_equal (wl_sampling_history (&s), 64);
+    s.dry_multiplier = 1;
+    assert_int_equal (wl_sampling_history (&s), 1024);
+    s.repeat_last_n = 2000;
+    assert_int_equal (wl_sampling_history (&s), 2000);
+}
+
+static void tokens_beyond_the_vocabulary_fail (void **state)
+{
+    (void) state;
+    wl_sampler *sampler = wl_sampler_new (N, &(wl_error){0});
+    const uint32_t beyond[] = {0, N, 1u << 31}, entries[] = {0, wl_history_entry (N, false), UINT32_MAX};
+    const float values[] = {1, 1, 1};
+    for (size_t i = 0; i < 3; i++) {
+        wl_error history_err = {0}, bias_err = {0};
+        wl_sample sample;
+        wl_sampling plain = {.top_p = 1},
+                    biased = {.top_p = 1, .n_biases = 1, .bias_tokens = beyond + i, .bias_values = values};
+        wl_draw draw = {.sampling = &plain, .history = entries + i, .n_history = 1};
+        assert_int_equal (wl_sampler_draw (sampler, logits, &draw, &sample, &history_err), i == 0);
+        draw = (wl_draw){.sampling = &biased};
+        assert_int_equal (wl_sampler_draw (sampler, logits, &draw, &sample, &bias_err), i == 0);
+        assert_int_equal (history_err.code, i ? WL_ERROR_INTERNAL : WL_OK);
+        assert_int_equal (bias_err.code, i ? WL_ERROR_INTERNAL : WL_OK);
+    }
+    wl_sampler_free (&sampler);
+}
+
+static void forbidding_every_token_fails_with_a_sentence (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_sample sample;
+    const uint32_t tokens[N] = {0, 1, 2, 3, 4, 5};
+    const float values[N] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    wl_sampling sampling = {.top_p = 1, .n_biases = N, .bias_tokens = tokens, .bias_values = values};
+    wl_sampler *sampler = wl_sampler_new (N, &err);
+    assert_false (wl_sampler_draw (sampler, logits, &(wl_draw){.sampling = &sampling}, &sample, &err));
+    assert_non_null (strstr (err.text, "bias"));
+    wl_sampler_free (&sampler);
+}
+
+static void a_sampler_without_memory_is_not_made (void **state)
+{
+    (void) state;
+    for (unsigned nth = 1; nth < 20; nth++) {
+        wl_error err = {0};
+        wl_memory_fail_after (nth);
+        wl_sampler *sampler = wl_sampler_new (1000, &err);
+        wl_memory_fail_after (0);
+        assert_int_equal (sampler == NULL, err.code != WL_OK);
+        assert_int_equal (sampler == NULL, nth <= 9);
+        wl_sampler_free (&sampler);
+    }
+}
+
 static void parameters_out_of_range_are_refused (void **state)
 {
     (void) state;
-    const wl_sampling bad[] = {
-        {.temperature = -1, .top_p = 1}, {.temperature = NAN, .top_p = 1}, {.top_p = 0}, {.top_p = 1.5f},
-        {.top_p = 1, .min_p = -0.1f},    {.top_p = 1, .min_p = 2}};
+    const uint32_t tokens[1] = {1};
+    const float infinite[1] = {INFINITY}, large[1] = {1001};
+    const struct {
+        const char *flag;
+        wl_sampling sampling;
+    } bad[] = {
+        {"--temp", {.temperature = -1, .top_p = 1}},
+        {"--temp", {.temperature = NAN, .top_p = 1}},
+        {"--top-p", {.top_p = 0}},
+        {"--top-p", {.top_p = 1.5f}},
+        {"--min-p", {.top_p = 1, .min_p = -0.1f}},
+        {"--min-p", {.top_p = 1, .min_p = 2}},
+        {"--typical", {.temperature = 1, .top_p = 1, .typical_p = 1.1f}},
+        {"--top-nsigma", {.temperature = 1, .top_p = 1, .top_n_sigma = -1}},
+        {"--dynatemp-range", {.temperature = 1, .top_p = 1, .dynatemp_range = 1.5f, .dynatemp_exponent = 1}},
+        {"--dynatemp-exp", {.temperature = 1, .top_p = 1, .dynatemp_range = 0.5f}},
+        {"--xtc-probability", {.temperature = 1, .top_p = 1, .xtc_probability = 2}},
+        {"--xtc-threshold", {.temperature = 1, .top_p = 1, .xtc_probability = 1, .xtc_threshold = 0.51f}},
+        {"--repeat-penalty", {.top_p = 1, .repeat_penalty = -1}},
+        {"--repeat-last-n", {.top_p = 1, .repeat_penalty = 2, .repeat_last_n = 0}},
+        {"--repeat-last-n", {.top_p = 1, .presence_penalty = 2, .repeat_last_n = 8193}},
+        {"--presence-penalty", {.top_p = 1, .presence_penalty = 101, .repeat_last_n = 1}},
+        {"--frequency-penalty", {.top_p = 1, .frequency_penalty = NAN, .repeat_last_n = 1}},
+        {"--dry-multiplier", {.top_p = 1, .dry_multiplier = -1}},
+        {"--dry-base", {.top_p = 1, .dry_multiplier = 1, .dry_allowed_length = 2, .dry_last_n = 9}},
+        {"--dry-allowed-length", {.top_p = 1, .dry_multiplier = 1, .dry_base = 2, .dry_last_n = 9}},
+        {"--dry-penalty-last-n", {.top_p = 1, .dry_multiplier = 1, .dry_base = 2, .dry_allowed_length = 2}},
+        {"--mirostat", {.temperature = 1, .top_p = 1, .mirostat = 1}},
+        {"--mirostat-ent", {.temperature = 1, .top_p = 1, .mirostat = 2}},
+        {"--mirostat-lr", {.temperature = 1, .top_p = 1, .mirostat = 2, .mirostat_entropy = 1, .mirostat_rate = 2}},
+        {"--top-k", {.temperature = 1, .top_p = 1, .top_k = 1, .mirostat = 2, .mirostat_entropy = 1}},
+        {"--min-p", {.temperature = 1, .top_p = 1, .min_p = 0.1f, .mirostat = 2, .mirostat_entropy = 1}},
+        {"--mirostat", {.temperature = 0, .top_p = 1, .mirostat = 2, .mirostat_entropy = 1}},
+        {"--xtc-probability", {.temperature = 0, .top_p = 1, .xtc_probability = 1}},
+        {"--logit-bias", {.top_p = 1, .n_biases = 1, .bias_tokens = tokens, .bias_values = infinite}},
+        {"--logit-bias", {.top_p = 1, .n_biases = 1, .bias_tokens = tokens, .bias_values = large}},
+        {"--logit-bias", {.top_p = 1, .n_biases = 1025}},
+        {"--logprobs", {.top_p = 1, .n_alternatives = 21}},
+    };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         wl_error err = {0};
-        assert_false (wl_sampling_check (&bad[i], &err));
+        assert_false (wl_sampling_check (&bad[i].sampling, &err));
         assert_int_equal (err.code, WL_ERROR_USAGE);
+        assert_non_null (strstr (err.text, bad[i].flag));
     }
     wl_error err = {0};
     wl_sampling standard = wl_sampling_default ();
@@ -174,6 +384,16 @@ int main (void)
         cmocka_unit_test (a_draw_depends_on_seed_and_position_alone),
         cmocka_unit_test (the_random_numbers_are_even),
         cmocka_unit_test (logits_that_are_not_numbers_fail),
+        cmocka_unit_test (penalties_take_from_tokens_of_the_history),
+        cmocka_unit_test (dry_takes_from_the_token_that_would_repeat),
+        cmocka_unit_test (a_bias_forbids_or_forces_a_token),
+        cmocka_unit_test (zeros_of_either_sign_are_equal),
+        cmocka_unit_test (mirostat_keeps_its_mu_in_the_samples),
+        cmocka_unit_test (only_mirostat_depends_on_earlier_draws),
+        cmocka_unit_test (history_is_asked_for_only_where_a_parameter_looks_at_it),
+        cmocka_unit_test (tokens_beyond_the_vocabulary_fail),
+        cmocka_unit_test (forbidding_every_token_fails_with_a_sentence),
+        cmocka_unit_test (a_sampler_without_memory_is_not_made),
         cmocka_unit_test (parameters_out_of_range_are_refused),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
