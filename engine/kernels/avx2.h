@@ -37,5 +37,15 @@ void avx2_matmul_q4_k (float *, size_t, const void *, size_t, const wl_activatio
 void avx2_matmul_q5_k (float *, size_t, const void *, size_t, const wl_activations *, void *);
 void avx2_matmul_q6_k (float *, size_t, const void *, size_t, const wl_activations *, void *);
 void avx2_matmul_iq4_xs (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq2_xxs (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq2_xs (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq2_s (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq3_xxs (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq3_s (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq1_s (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_iq1_m (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_tq1_0 (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_tq2_0 (float *, size_t, const void *, size_t, const wl_activations *, void *);
+void avx2_matmul_mxfp4 (float *, size_t, const void *, size_t, const wl_activations *, void *);
 
 #endif

@@ -92,6 +92,9 @@ INLINE void store_values (const int n_tiles, const int n_columns, __m256 value[2
 
 /* -- Few columns: from the packed tile ----------------------------------------------------------------------------- */
 
+/* A block as bytes of all steps, with their offset. */
+typedef void (*expand_fn) (uint8_t *out, const uint8_t *packed);
+
 typedef struct columns {
     const int8_t *q;
     const float *scales;
@@ -138,18 +141,18 @@ INLINE void direct_end (const int type, const int n_columns, __m256 value[2][4],
     UNROLL for (int c = 0; c < n_columns; c++, sums += a.sum_stride, scales += a.scale_stride)
     {
         vec msum = _mm256_setzero_si256 ();
-        if (block_width (type) == 256 && (has_min (type) || offset_shift (type)))
+        if (block_width (type) == 256 && (has_min (type) || has_offset (type)))
             msum = sum_of_mins (type, f, sums);
-        else if (offset_shift (type))
+        else if (has_offset (type))
             msum = _mm256_set1_epi32 (*sums * (1 << offset_shift (type)));
-        if (offset_shift (type))
+        if (has_offset (type))
             acc[0][c] = _mm256_sub_epi32 (acc[0][c], msum);
         value[0][c] = float_step (type, value[0][c], f, *scales, acc[0][c], msum, (float) *sums);
     }
 }
 
 /* One group of steps. */
-INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], const uint8_t *packed, const factors *f,
+INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], const uint8_t *source, const factors *f,
                           int outer, const int inner, columns a)
 {
     const int steps = group_steps (type), chain = chain_steps (type), g = outer * inner_groups (type) + inner;
@@ -157,7 +160,7 @@ INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], co
     vec s16[2][4];
     UNROLL for (int k = 0; k < steps; k++)
     {
-        vec w = fetch (type, packed, outer, inner, k);
+        vec w = fetch (type, source, outer, inner, k);
         PIN (w);
         direct_step (type, n_columns, s16, w, a.q + (g * steps + k) * 4, a.q_stride, k % chain == 0);
         if (k % chain == chain - 1)
@@ -165,9 +168,9 @@ INLINE void direct_group (const int type, const int n_columns, vec acc[2][4], co
     }
 }
 
-/* One tile, n_blocks blocks, added to out. */
+/* One tile, n_blocks blocks, added to out. `expand_block`: of types that are expanded. */
 INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed,
-                           columns a, size_t n_blocks)
+                           columns a, size_t n_blocks, expand_fn expand_block)
 {
     const int inner = inner_groups (type), outer = block_groups (type) / inner, width = block_width (type);
     const size_t part = block_bytes (type) / (size_t) outer; /* prefetched in each round */
@@ -176,6 +179,10 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
         load_factors (type, &f, packed);
+        uint8_t bytes[EXPANDED_BYTES];
+        if (is_expanded (type))
+            expand_block (bytes, packed);
+        const uint8_t *source = is_expanded (type) ? bytes : packed;
         vec acc[2][4];
         clear (1, n_columns, acc);
         for (int o = 0; o < outer; o++) {
@@ -184,7 +191,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                     _mm_prefetch ((const char *) packed + PREFETCH_BYTES + (size_t) o * part + line, _MM_HINT_T0);
             UNROLL for (int i = 0; i < inner; i++)
             {
-                direct_group (type, n_columns, acc, packed, &f, o, i, a);
+                direct_group (type, n_columns, acc, source, &f, o, i, a);
                 if (width == 32) {
                     direct_end (type, n_columns, value, &f, a.scales + i, a.sums + i, a, acc);
                     clear (1, n_columns, acc);
@@ -207,13 +214,13 @@ INLINE size_t slab (const int type)
 }
 
 /* Dwords that are prepared for a block of one column, in `extras`:
- *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each group: where its
- *                   chain starts
+ *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each chain of steps: where
+ *                   it starts
  *   Q4_K Q5_K:      [S_2j, S_2j+1], int16: sums of two groups
  *   Q4_1 Q5_1:      S of each half, f32 */
 INLINE size_t n_extras (const int type)
 {
-    return offset_shift (type)            ? (size_t) block_groups (type)
+    return has_offset (type)              ? (size_t) (block_width (type) / 4 / signed_chain_steps (type))
            : type == Q4_K || type == Q5_K ? 4
            : type == Q4_1 || type == Q5_1 ? 2
                                           : 0;
@@ -305,13 +312,13 @@ INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][4]
 INLINE void panel_group (const int type, const int n_tiles, const int n_columns, vec acc[2][4], panel_weights w,
                          const factors *const f[2], int g, panel_columns a)
 {
-    const int steps = group_steps (type), chain = offset_shift (type) ? steps : chain_steps (type);
-    const uint8_t *starts = offset_shift (type) ? a.extras + 4 * g : NULL;
+    const int steps = group_steps (type), chain = has_offset (type) ? signed_chain_steps (type) : chain_steps (type);
+    const uint8_t *starts = has_offset (type) ? a.extras + 4 * (g * (steps / chain)) : NULL;
     vec s16[2][4], scales[2];
     UNROLL for (int k = 0; k < steps; k++)
     {
         panel_step (n_tiles, n_columns, s16, w.bytes + (g * steps + k) * PANEL_TILES * 32, a.q + (g * steps + k) * 4,
-                    a.q_stride, k % chain == 0, starts, a.extra_stride);
+                    a.q_stride, k % chain == 0, starts ? starts + 4 * (k / chain) : NULL, a.extra_stride);
         if (k % chain == chain - 1) {
             UNROLL for (int t = 0; t < n_tiles; t++) scales[t] =
                 block_width (type) == 32 ? _mm256_set1_epi16 (1) : load_256 (f[t]->scale[g]);
@@ -393,18 +400,23 @@ INLINE void split_to_16 (vec v, vec *even, vec *odd)
 }
 
 /* n_blocks of one tile, to its place beside the panel's others. */
-INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const uint8_t *packed, size_t n_blocks)
+INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const uint8_t *packed, size_t n_blocks,
+                         expand_fn expand_block)
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), factor += factor_bytes (type)) {
         factors *f = (factors *) factor;
         load_factors (type, f, packed);
+        uint8_t expanded[EXPANDED_BYTES];
+        if (is_expanded (type))
+            expand_block (expanded, packed);
+        const uint8_t *source = is_expanded (type) ? expanded : packed;
         for (int o = 0; o < outer; o++)
             UNROLL for (int i = 0; i < inner; i++)
             {
                 UNROLL for (int k = 0; k < steps; k++)
                 {
-                    vec v = fetch (type, packed, o, i, k), even, odd;
+                    vec v = fetch (type, source, o, i, k), even, odd;
                     if (!is_signed (type)) {
                         store_256 (bytes, v);
                         bytes += PANEL_TILES * 32;
@@ -426,6 +438,9 @@ INLINE void unpack_tile (const int type, uint8_t *bytes, uint8_t *factor, const 
 
 /* -- Preparing columns --------------------------------------------------------------------------------------------- */
 
+#define shuffle_dwords(a, b, order) \
+    _mm256_castps_si256 (_mm256_shuffle_ps (_mm256_castsi256_ps (a), _mm256_castsi256_ps (b), order))
+
 /* Sums of the even and of the odd pairs of 8 groups of 16 bytes, as int16 dwords in order. */
 INLINE vec pair_sums_128 (const int8_t *q)
 {
@@ -435,6 +450,15 @@ INLINE vec pair_sums_128 (const int8_t *q)
     vec b = _mm256_add_epi16 (_mm256_unpacklo_epi32 (v[2], v[3]), _mm256_unpackhi_epi32 (v[2], v[3]));
     vec sums = _mm256_add_epi16 (_mm256_unpacklo_epi64 (a, b), _mm256_unpackhi_epi64 (a, b));
     return _mm256_permutevar8x32_epi32 (sums, _mm256_setr_epi32 (0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Those of 8 groups of 8 bytes. */
+INLINE vec pair_sums_64 (const int8_t *q)
+{
+    vec a = _mm256_maddubs_epi16 (_mm256_set1_epi8 (1), load_256 (q)),
+        b = _mm256_maddubs_epi16 (_mm256_set1_epi8 (1), load_256 (q + 32));
+    vec sums = _mm256_add_epi16 (shuffle_dwords (a, b, 0x88), shuffle_dwords (a, b, 0xdd));
+    return _mm256_permute4x64_epi64 (sums, 0xd8);
 }
 
 /* The same of the two groups of a block of 32, as the low two dwords. */
@@ -457,11 +481,13 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
             store_256 (out + 2 * i, even);
             store_256 (out + 2 * i + 32, odd);
         }
-    else if (offset_shift (type) && block_width (type) == 256)
-        for (size_t i = 0; i < n; i += 128, out += 32)
-            store_256 (out, _mm256_sub_epi16 (_mm256_setzero_si256 (),
-                                              _mm256_slli_epi16 (pair_sums_128 (q + i), offset_shift (type))));
-    else if (offset_shift (type))
+    else if (has_offset (type) && block_width (type) == 256) {
+        const size_t step = signed_chain_steps (type) == 4 ? 128 : 64;
+        for (size_t i = 0; i < n; i += step, out += 32) {
+            vec s = step == 128 ? pair_sums_128 (q + i) : pair_sums_64 (q + i);
+            store_256 (out, _mm256_sub_epi16 (_mm256_setzero_si256 (), _mm256_slli_epi16 (s, offset_shift (type))));
+        }
+    } else if (has_offset (type))
         for (size_t i = 0; i < n; i += 32, out += 8) {
             __m128i s = _mm_slli_epi16 (pair_sums_32 (q + i), offset_shift (type));
             _mm_storel_epi64 ((__m128i *) out, _mm_sub_epi16 (_mm_setzero_si128 (), s));
@@ -559,11 +585,17 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         }
 }
 
-#define DEFINE_DIRECT(TYPE, name, n_columns)                                              \
-    static __attribute__ ((noinline)) void name##_direct_##n_columns (                    \
-        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks) \
-    {                                                                                     \
-        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);            \
+#define DEFINE_EXPAND(TYPE, name)                                                              \
+    static __attribute__ ((noinline)) void name##_expand (uint8_t *out, const uint8_t *packed) \
+    {                                                                                          \
+        expand (TYPE, 1 << offset_shift (TYPE), out, packed);                                  \
+    }
+
+#define DEFINE_DIRECT(TYPE, name, expand_block, n_columns)                                   \
+    static __attribute__ ((noinline)) void name##_direct_##n_columns (                       \
+        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks)    \
+    {                                                                                        \
+        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks, expand_block); \
     }
 
 #define DEFINE_PANEL(TYPE, name, n_tiles, n_columns)                                      \
@@ -573,11 +605,11 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         panel_kernel (TYPE, n_tiles, n_columns, out, out_stride, w, a, n_blocks);         \
     }
 
-#define DEFINE_MATMUL(TYPE, name)                                                                           \
-    DEFINE_DIRECT (TYPE, name, 1)                                                                           \
-    DEFINE_DIRECT (TYPE, name, 2)                                                                           \
-    DEFINE_DIRECT (TYPE, name, 3)                                                                           \
-    DEFINE_DIRECT (TYPE, name, 4)                                                                           \
+#define DEFINE_MATMUL(TYPE, name, expand_block)                                                             \
+    DEFINE_DIRECT (TYPE, name, expand_block, 1)                                                             \
+    DEFINE_DIRECT (TYPE, name, expand_block, 2)                                                             \
+    DEFINE_DIRECT (TYPE, name, expand_block, 3)                                                             \
+    DEFINE_DIRECT (TYPE, name, expand_block, 4)                                                             \
     DEFINE_PANEL (TYPE, name, 1, 1)                                                                         \
     DEFINE_PANEL (TYPE, name, 1, 2)                                                                         \
     DEFINE_PANEL (TYPE, name, 1, 3)                                                                         \
@@ -586,7 +618,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
     DEFINE_PANEL (TYPE, name, 2, 3)                                                                         \
     static void name##_unpack (uint8_t *bytes, uint8_t *f, const uint8_t *packed, size_t n_blocks)          \
     {                                                                                                       \
-        unpack_tile (TYPE, bytes, f, packed, n_blocks);                                                     \
+        unpack_tile (TYPE, bytes, f, packed, n_blocks, expand_block);                                       \
     }                                                                                                       \
     static void name##_prepare (uint8_t *to, const int8_t *q, const int16_t *sums, size_t n_blocks)         \
     {                                                                                                       \
@@ -614,17 +646,36 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                         \
     }
 
-DEFINE_MATMUL (Q4_0, q4_0)
-DEFINE_MATMUL (Q4_1, q4_1)
-DEFINE_MATMUL (Q5_0, q5_0)
-DEFINE_MATMUL (Q5_1, q5_1)
-DEFINE_MATMUL (Q8_0, q8_0)
-DEFINE_MATMUL (IQ4_NL, iq4_nl)
-DEFINE_MATMUL (Q2_K, q2_k)
-DEFINE_MATMUL (Q3_K, q3_k)
-DEFINE_MATMUL (Q4_K, q4_k)
-DEFINE_MATMUL (Q5_K, q5_k)
-DEFINE_MATMUL (Q6_K, q6_k)
-DEFINE_MATMUL (IQ4_XS, iq4_xs)
+DEFINE_MATMUL (Q4_0, q4_0, NULL)
+DEFINE_MATMUL (Q4_1, q4_1, NULL)
+DEFINE_MATMUL (Q5_0, q5_0, NULL)
+DEFINE_MATMUL (Q5_1, q5_1, NULL)
+DEFINE_MATMUL (Q8_0, q8_0, NULL)
+DEFINE_MATMUL (IQ4_NL, iq4_nl, NULL)
+DEFINE_MATMUL (Q2_K, q2_k, NULL)
+DEFINE_MATMUL (Q3_K, q3_k, NULL)
+DEFINE_MATMUL (Q4_K, q4_k, NULL)
+DEFINE_MATMUL (Q5_K, q5_k, NULL)
+DEFINE_MATMUL (Q6_K, q6_k, NULL)
+DEFINE_MATMUL (IQ4_XS, iq4_xs, NULL)
+DEFINE_MATMUL (MXFP4, mxfp4, NULL)
+DEFINE_MATMUL (TQ2_0, tq2_0, NULL)
+
+DEFINE_EXPAND (IQ2_XXS, iq2_xxs)
+DEFINE_MATMUL (IQ2_XXS, iq2_xxs, iq2_xxs_expand)
+DEFINE_EXPAND (IQ2_XS, iq2_xs)
+DEFINE_MATMUL (IQ2_XS, iq2_xs, iq2_xs_expand)
+DEFINE_EXPAND (IQ2_S, iq2_s)
+DEFINE_MATMUL (IQ2_S, iq2_s, iq2_s_expand)
+DEFINE_EXPAND (IQ3_XXS, iq3_xxs)
+DEFINE_MATMUL (IQ3_XXS, iq3_xxs, iq3_xxs_expand)
+DEFINE_EXPAND (IQ3_S, iq3_s)
+DEFINE_MATMUL (IQ3_S, iq3_s, iq3_s_expand)
+DEFINE_EXPAND (IQ1_S, iq1_s)
+DEFINE_MATMUL (IQ1_S, iq1_s, iq1_s_expand)
+DEFINE_EXPAND (IQ1_M, iq1_m)
+DEFINE_MATMUL (IQ1_M, iq1_m, iq1_m_expand)
+DEFINE_EXPAND (TQ1_0, tq1_0)
+DEFINE_MATMUL (TQ1_0, tq1_0, tq1_0_expand)
 
 #endif

@@ -4,18 +4,36 @@
 #define WL_ENGINE_KERNELS_AVX2_TILES_H
 
 #include "avx2.h"
+#include "simd8_expand.h"
 #include "simd8_tiles.h"
 
 typedef __m256i vec;
 
-/* Steps whose unsigned products an int16 holds: chain * 2 * 127 * (largest weight) <= 32767. */
+/* An int16 holds the products of `steps` steps of weights up to `largest`. */
+#define FITS(steps, largest) ((steps) *2 * 127 * (largest) <= INT16_MAX)
+
+/* Steps whose unsigned products an int16 holds. */
 INLINE int chain_steps (const int type)
 {
-    return type == Q5_0 || type == Q5_1 || type == Q5_K ? 4
-           : type == Q6_K                               ? 2
-           : is_signed (type)                           ? 1
-                                                        : group_steps (type);
+    return type == Q5_0 || type == Q5_1 || type == Q5_K || type == MXFP4 || type == IQ3_S || type == IQ1_S ||
+                   type == IQ1_M
+               ? 4
+           : type == Q6_K                        ? 2
+           : is_signed (type) || is_large (type) ? 1
+                                                 : group_steps (type);
 }
+_Static_assert(FITS (8, 15), "4 bits");
+_Static_assert(FITS (4, 31) && FITS (2, 63), "5 and 6 bits");
+_Static_assert(FITS (4, 16 + LARGEST_MXFP4) && FITS (4, 16 + LARGEST_IQ3_S) && FITS (4, 16 + LARGEST_IQ1), "");
+_Static_assert(FITS (1, 64 + LARGEST_IQ2) && FITS (1, 64 + LARGEST_IQ3_XXS) && FITS (8, 1 + LARGEST_TQ), "");
+
+/* Steps whose signed products one holds, where there is an offset. */
+INLINE int signed_chain_steps (const int type)
+{
+    return is_large (type) ? 2 : 4;
+}
+_Static_assert(FITS (2, LARGEST_IQ2) && FITS (2, LARGEST_IQ3_XXS), "");
+_Static_assert(FITS (4, 32) && FITS (4, LARGEST_IQ3_S) && FITS (4, LARGEST_IQ1) && FITS (4, LARGEST_MXFP4), "");
 
 /* -- A block's factors --------------------------------------------------------------------------------------------- */
 
@@ -89,10 +107,29 @@ INLINE void store_mins (factors *f, const int first, vec bytes, const int shift)
                _mm256_srai_epi16 (pair_high (_mm256_permute4x64_epi64 (bytes, 0xee)), 8 - shift));
 }
 
+/* 8 groups, from group `first` on, whose scales are nibbles of a dword a row. */
+INLINE void store_scales_nibbles (const int type, factors *f, const int first, vec nibbles)
+{
+    const vec one = _mm256_set1_epi8 (1); /* 2 s + 1 */
+    const vec low = _mm256_or_si256 (masked_b32 (nibbles, -1, 2 * scale_mask (type)), one),
+              high = _mm256_or_si256 (masked_b32 (nibbles, 3, 2 * scale_mask (type)), one);
+    UNROLL for (int j = 0; j < 4; j++) /* byte j of each dword twice, as int16 */
+    {
+        const vec from =
+            _mm256_or_si256 (_mm256_set1_epi32 ((int) 0x80008000 | j << 16 | j),
+                             _mm256_setr_epi32 (0, 0x40004, 0x80008, 0xc000c, 0, 0x40004, 0x80008, 0xc000c));
+        const vec even = _mm256_shuffle_epi8 (low, from), odd = _mm256_shuffle_epi8 (high, from);
+        store_256 (f->scale[first + 2 * j], even);
+        store_256 (f->scale[first + 2 * j + 1], odd);
+        store_256 (f->min[first / 2 + j],
+                   _mm256_slli_epi16 (_mm256_blend_epi16 (even, odd, 0xaa), offset_shift (type)));
+    }
+}
+
 INLINE void load_factors (const int type, factors *f, const uint8_t *block)
 {
-    _mm256_storeu_ps (f->d, f16_to_f32_8 (block)); /* d stands first in every tile, dmin second */
-    if (has_min (type))
+    _mm256_storeu_ps (f->d, block_d (type, block));
+    if (has_min (type)) /* dmin stands second */
         _mm256_storeu_ps (f->m, f16_to_f32_8 (block + 16));
     if (block_width (type) == 32)
         return;
@@ -127,6 +164,12 @@ INLINE void load_factors (const int type, factors *f, const uint8_t *block)
             store_scales_signed (f, 4 * i, v);
             store_mins (f, 4 * i, v, offset_shift (type));
         }
+    } else if (type == TQ1_0 || type == TQ2_0) {
+        UNROLL for (int g = 0; g < 8; g++) store_256 (f->scale[g], _mm256_set1_epi16 (1));
+        UNROLL for (int j = 0; j < 4; j++) store_256 (f->min[j], _mm256_set1_epi16 (1));
+    } else if (is_expanded (type)) {
+        UNROLL for (int half = 0; half < block_groups (type) / 8; half++)
+            store_scales_nibbles (type, f, 8 * half, scale_nibbles (type, block, half));
     } else { /* IQ4_XS: nibble 0 of byte t is scale 2t, its high bits are at bit 4 (t % 2) of byte t / 2 of scales_h */
         vec low = load_256 (s + 16),
             high = _mm256_permute4x64_epi64 (_mm256_castsi128_si256 (_mm_loadu_si128 ((const __m128i *) s)), 0x50);

@@ -425,6 +425,9 @@ const wl_format *wl_format_find (uint32_t type)
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
         if ((uint32_t) formats[i].type == type)
             return &formats[i];
+    for (size_t i = 0; i < N_LOW_BIT_FORMATS; i++)
+        if ((uint32_t) low_bit_formats[i].type == type)
+            return &low_bit_formats[i];
     return NULL;
 }
 
@@ -456,6 +459,6 @@ unpack_block_fn find_unpack_block (wl_type type)
     case WL_TYPE_IQ4_XS:
         return unpack_iq4_xs;
     default:
-        return NULL;
+        return find_unpack_low_bit (type);
     }
 }

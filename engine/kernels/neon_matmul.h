@@ -13,6 +13,7 @@
 #define WL_ENGINE_KERNELS_NEON_MATMUL_H
 
 #include "kernels.h"
+#include "simd8_expand.h"
 #include "simd8_tiles.h"
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -102,24 +103,53 @@ INLINE void load_group_factors (const int type, factors *f, const uint8_t *s, co
     }
 }
 
+/* 8 groups, from group `first` on, whose scales 2 s + 1 have s in nibbles of a dword a row. */
+INLINE void store_scales_nibbles (const int type, factors *f, const int first, b32 nibbles)
+{
+    UNROLL for (int g = 0; g < 8; g++)
+    {
+        UNROLL for (int i = 0; i < 2; i++)
+        {
+            uint32x4_t s = vshlq_u32 (vreinterpretq_u32_u8 (nibbles.val[i]), vdupq_n_s32 (-4 * g));
+            s = vandq_u32 (s, vdupq_n_u32 ((uint32_t) scale_mask (type)));
+            s = vaddq_u32 (vaddq_u32 (s, s), vdupq_n_u32 (1));
+            vst1q_s32 (f->scale[first + g] + 4 * i, vreinterpretq_s32_u32 (s));
+        }
+    }
+}
+
 INLINE void load_factors (const int type, factors *f, const uint8_t *block)
 {
-    store8 (f->d, load8_f16 (block)); /* d stands first in every tile, m or dmin second */
-    if (has_min (type))
+    store8 (f->d, block_d (type, block));
+    if (has_min (type)) /* m or dmin stands second */
         store8 (f->m, load8_f16 (block + 16));
-    if (block_width (type) == 256)
+    if (type == TQ1_0 || type == TQ2_0)
+        UNROLL for (int g = 0; g < 8; g++)
+        {
+            vst1q_s32 (f->scale[g], vdupq_n_s32 (1));
+            vst1q_s32 (f->scale[g] + 4, vdupq_n_s32 (1));
+        }
+    else if (is_expanded (type))
+        UNROLL for (int half = 0; half < block_groups (type) / 8; half++)
+            store_scales_nibbles (type, f, 8 * half, scale_nibbles (type, block, half));
+    else if (block_width (type) == 256)
         UNROLL for (int j = 0; j < block_groups (type); j++)
             load_group_factors (type, f, block + (has_min (type) ? 32 : 16), j);
 }
 
 /* -- Steps shared by both kinds of kernels ------------------------------------------------------------------------- */
 
-/* Step k of the block's group, as int8 without its offset. */
+/* A block as int8 of all steps. */
+typedef void (*expand_fn) (uint8_t *out, const uint8_t *packed);
+
+/* Step k of the block's group, as int8 without its offset; expanded blocks have none. */
 INLINE b32 fetch_signed (const int type, const uint8_t *block, int outer, const int inner, const int k)
 {
     b32 v = fetch (type, block, outer, inner, k);
     uint8x16_t offset = vdupq_n_u8 ((uint8_t) (1 << offset_shift (type)));
-    return offset_shift (type) ? (b32) BOTH (vsubq_u8 (v.val[0], offset), vsubq_u8 (v.val[1], offset)) : v;
+    return has_offset (type) && !is_expanded (type)
+               ? (b32) BOTH (vsubq_u8 (v.val[0], offset), vsubq_u8 (v.val[1], offset))
+               : v;
 }
 
 INLINE i8 zero_i8 (void)
@@ -193,8 +223,9 @@ typedef struct columns {
 
 /* -- Few columns: from the packed tile ----------------------------------------------------------------------------- */
 
+/* `expand_block`: of types that are expanded. */
 INLINE void direct_kernel (const int type, const int n_columns, float *out, size_t out_stride, const uint8_t *packed,
-                           columns a, size_t n_blocks)
+                           columns a, size_t n_blocks, expand_fn expand_block)
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
     const int width = block_width (type);
@@ -203,6 +234,10 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
         load_factors (type, &f, packed);
+        uint8_t bytes[EXPANDED_BYTES];
+        if (is_expanded (type))
+            expand_block (bytes, packed);
+        const uint8_t *source = is_expanded (type) ? bytes : packed;
         i8 acc[4], sum[4];
         UNROLL for (int c = 0; c < n_columns; c++) acc[c] = zero_i8 ();
         for (int o = 0; o < outer; o++) {
@@ -213,7 +248,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                 UNROLL for (int c = 0; c < n_columns; c++) sum[c] = zero_i8 ();
                 UNROLL for (int k = 0; k < steps; k++)
                 {
-                    b32 w = fetch_signed (type, packed, o, i, k);
+                    b32 w = fetch_signed (type, source, o, i, k);
                     UNROLL for (int c = 0; c < n_columns; c++)
                     {
                         if (k % 4 == 0)
@@ -377,17 +412,21 @@ INLINE void store_two_steps (uint8_t *out, b32 first, b32 second)
 #endif
 }
 
-INLINE void unpack_tile (const int type, panel *p, const uint8_t *packed, size_t n_blocks)
+INLINE void unpack_tile (const int type, panel *p, const uint8_t *packed, size_t n_blocks, expand_fn expand_block)
 {
     const int inner = inner_groups (type), outer = block_groups (type) / inner;
     uint8_t *w = p->weights, *factor = p->factors;
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), factor += factor_bytes (type)) {
         load_factors (type, (factors *) factor, packed);
+        uint8_t bytes[EXPANDED_BYTES];
+        if (is_expanded (type))
+            expand_block (bytes, packed);
+        const uint8_t *source = is_expanded (type) ? bytes : packed;
         for (int o = 0; o < outer; o++)
             UNROLL for (int i = 0; i < inner; i++)
             {
                 UNROLL for (int k = 0; k < group_steps (type); k += 2, w += 64)
-                    store_two_steps (w, fetch_signed (type, packed, o, i, k), fetch_signed (type, packed, o, i, k + 1));
+                    store_two_steps (w, fetch_signed (type, source, o, i, k), fetch_signed (type, source, o, i, k + 1));
             }
     }
 }
@@ -490,11 +529,17 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         }
 }
 
-#define DEFINE_DIRECT(TYPE, name, n_columns)                                              \
-    static __attribute__ ((noinline)) void name##_direct_##n_columns (                    \
-        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks) \
-    {                                                                                     \
-        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks);            \
+#define DEFINE_EXPAND(TYPE, name)                                                              \
+    static __attribute__ ((noinline)) void name##_expand (uint8_t *out, const uint8_t *packed) \
+    {                                                                                          \
+        expand (TYPE, 0, out, packed);                                                         \
+    }
+
+#define DEFINE_DIRECT(TYPE, name, expand_block, n_columns)                                   \
+    static __attribute__ ((noinline)) void name##_direct_##n_columns (                       \
+        float *out, size_t out_stride, const uint8_t *packed, columns a, size_t n_blocks)    \
+    {                                                                                        \
+        direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks, expand_block); \
     }
 
 #define DEFINE_PANEL(TYPE, name, n_columns)                                                                         \
@@ -504,18 +549,18 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         panel_kernel (TYPE, n_columns, out, out_stride, p, a, n_blocks, n_used);                                    \
     }
 
-#define DEFINE_MATMUL(TYPE, name)                                                                        \
-    DEFINE_DIRECT (TYPE, name, 1)                                                                        \
-    DEFINE_DIRECT (TYPE, name, 2)                                                                        \
-    DEFINE_DIRECT (TYPE, name, 3)                                                                        \
-    DEFINE_DIRECT (TYPE, name, 4)                                                                        \
+#define DEFINE_MATMUL(TYPE, name, expand_block)                                                          \
+    DEFINE_DIRECT (TYPE, name, expand_block, 1)                                                          \
+    DEFINE_DIRECT (TYPE, name, expand_block, 2)                                                          \
+    DEFINE_DIRECT (TYPE, name, expand_block, 3)                                                          \
+    DEFINE_DIRECT (TYPE, name, expand_block, 4)                                                          \
     DEFINE_PANEL (TYPE, name, 1)                                                                         \
     DEFINE_PANEL (TYPE, name, 2)                                                                         \
     DEFINE_PANEL (TYPE, name, 4)                                                                         \
     DEFINE_PANEL (TYPE, name, 6)                                                                         \
     static void name##_unpack (panel *p, const uint8_t *packed, size_t n_blocks)                         \
     {                                                                                                    \
-        unpack_tile (TYPE, p, packed, n_blocks);                                                         \
+        unpack_tile (TYPE, p, packed, n_blocks, expand_block);                                           \
     }                                                                                                    \
     static void neon_matmul_##name (float *out, size_t out_stride, const void *tiles, size_t n_tiles,    \
                                     const wl_activations *a, void *scratch)                              \
@@ -530,17 +575,36 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                      \
     }
 
-DEFINE_MATMUL (Q4_0, q4_0)
-DEFINE_MATMUL (Q4_1, q4_1)
-DEFINE_MATMUL (Q5_0, q5_0)
-DEFINE_MATMUL (Q5_1, q5_1)
-DEFINE_MATMUL (Q8_0, q8_0)
-DEFINE_MATMUL (IQ4_NL, iq4_nl)
-DEFINE_MATMUL (Q2_K, q2_k)
-DEFINE_MATMUL (Q3_K, q3_k)
-DEFINE_MATMUL (Q4_K, q4_k)
-DEFINE_MATMUL (Q5_K, q5_k)
-DEFINE_MATMUL (Q6_K, q6_k)
-DEFINE_MATMUL (IQ4_XS, iq4_xs)
+DEFINE_MATMUL (Q4_0, q4_0, NULL)
+DEFINE_MATMUL (Q4_1, q4_1, NULL)
+DEFINE_MATMUL (Q5_0, q5_0, NULL)
+DEFINE_MATMUL (Q5_1, q5_1, NULL)
+DEFINE_MATMUL (Q8_0, q8_0, NULL)
+DEFINE_MATMUL (IQ4_NL, iq4_nl, NULL)
+DEFINE_MATMUL (Q2_K, q2_k, NULL)
+DEFINE_MATMUL (Q3_K, q3_k, NULL)
+DEFINE_MATMUL (Q4_K, q4_k, NULL)
+DEFINE_MATMUL (Q5_K, q5_k, NULL)
+DEFINE_MATMUL (Q6_K, q6_k, NULL)
+DEFINE_MATMUL (IQ4_XS, iq4_xs, NULL)
+DEFINE_MATMUL (MXFP4, mxfp4, NULL)
+DEFINE_MATMUL (TQ2_0, tq2_0, NULL)
+
+DEFINE_EXPAND (IQ2_XXS, iq2_xxs)
+DEFINE_MATMUL (IQ2_XXS, iq2_xxs, iq2_xxs_expand)
+DEFINE_EXPAND (IQ2_XS, iq2_xs)
+DEFINE_MATMUL (IQ2_XS, iq2_xs, iq2_xs_expand)
+DEFINE_EXPAND (IQ2_S, iq2_s)
+DEFINE_MATMUL (IQ2_S, iq2_s, iq2_s_expand)
+DEFINE_EXPAND (IQ3_XXS, iq3_xxs)
+DEFINE_MATMUL (IQ3_XXS, iq3_xxs, iq3_xxs_expand)
+DEFINE_EXPAND (IQ3_S, iq3_s)
+DEFINE_MATMUL (IQ3_S, iq3_s, iq3_s_expand)
+DEFINE_EXPAND (IQ1_S, iq1_s)
+DEFINE_MATMUL (IQ1_S, iq1_s, iq1_s_expand)
+DEFINE_EXPAND (IQ1_M, iq1_m)
+DEFINE_MATMUL (IQ1_M, iq1_m, iq1_m_expand)
+DEFINE_EXPAND (TQ1_0, tq1_0)
+DEFINE_MATMUL (TQ1_0, tq1_0, tq1_0_expand)
 
 #endif

@@ -127,6 +127,16 @@ DEFINE_MATMUL (Q4_K, q4_k, true)
 DEFINE_MATMUL (Q5_K, q5_k, true)
 DEFINE_MATMUL (Q6_K, q6_k, false)
 DEFINE_MATMUL (IQ4_XS, iq4_xs, false)
+DEFINE_MATMUL (IQ2_XXS, iq2_xxs, false)
+DEFINE_MATMUL (IQ2_XS, iq2_xs, false)
+DEFINE_MATMUL (IQ2_S, iq2_s, false)
+DEFINE_MATMUL (IQ3_XXS, iq3_xxs, false)
+DEFINE_MATMUL (IQ3_S, iq3_s, false)
+DEFINE_MATMUL (IQ1_S, iq1_s, false)
+DEFINE_MATMUL (IQ1_M, iq1_m, false)
+DEFINE_MATMUL (TQ1_0, tq1_0, false)
+DEFINE_MATMUL (TQ2_0, tq2_0, false)
+DEFINE_MATMUL (MXFP4, mxfp4, false)
 
 /* F32, F16, BF16: a tile is [element][8 rows]. */
 static void matmul_float (const wl_format *format, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
@@ -311,21 +321,15 @@ const wl_kernels wl_kernels_scalar = {
     .quantize_q8_256 = quantize_q8_256,
     .matmul =
         {
-            [WL_TYPE_F32] = matmul_f32,
-            [WL_TYPE_F16] = matmul_f16,
-            [WL_TYPE_BF16] = matmul_bf16,
-            [WL_TYPE_Q4_0] = matmul_q4_0,
-            [WL_TYPE_Q4_1] = matmul_q4_1,
-            [WL_TYPE_Q5_0] = matmul_q5_0,
-            [WL_TYPE_Q5_1] = matmul_q5_1,
-            [WL_TYPE_Q8_0] = matmul_q8_0,
-            [WL_TYPE_IQ4_NL] = matmul_iq4_nl,
-            [WL_TYPE_Q2_K] = matmul_q2_k,
-            [WL_TYPE_Q3_K] = matmul_q3_k,
-            [WL_TYPE_Q4_K] = matmul_q4_k,
-            [WL_TYPE_Q5_K] = matmul_q5_k,
-            [WL_TYPE_Q6_K] = matmul_q6_k,
-            [WL_TYPE_IQ4_XS] = matmul_iq4_xs,
+            [WL_TYPE_F32] = matmul_f32,         [WL_TYPE_F16] = matmul_f16,       [WL_TYPE_BF16] = matmul_bf16,
+            [WL_TYPE_Q4_0] = matmul_q4_0,       [WL_TYPE_Q4_1] = matmul_q4_1,     [WL_TYPE_Q5_0] = matmul_q5_0,
+            [WL_TYPE_Q5_1] = matmul_q5_1,       [WL_TYPE_Q8_0] = matmul_q8_0,     [WL_TYPE_IQ4_NL] = matmul_iq4_nl,
+            [WL_TYPE_Q2_K] = matmul_q2_k,       [WL_TYPE_Q3_K] = matmul_q3_k,     [WL_TYPE_Q4_K] = matmul_q4_k,
+            [WL_TYPE_Q5_K] = matmul_q5_k,       [WL_TYPE_Q6_K] = matmul_q6_k,     [WL_TYPE_IQ4_XS] = matmul_iq4_xs,
+            [WL_TYPE_IQ2_XXS] = matmul_iq2_xxs, [WL_TYPE_IQ2_XS] = matmul_iq2_xs, [WL_TYPE_IQ2_S] = matmul_iq2_s,
+            [WL_TYPE_IQ3_XXS] = matmul_iq3_xxs, [WL_TYPE_IQ3_S] = matmul_iq3_s,   [WL_TYPE_IQ1_S] = matmul_iq1_s,
+            [WL_TYPE_IQ1_M] = matmul_iq1_m,     [WL_TYPE_TQ1_0] = matmul_tq1_0,   [WL_TYPE_TQ2_0] = matmul_tq2_0,
+            [WL_TYPE_MXFP4] = matmul_mxfp4,
         },
     .attention = attention,
     .rms_norm = rms_norm,

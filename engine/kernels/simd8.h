@@ -158,6 +158,94 @@ INLINE b32 shift_right_b32 (b32 v, int n)
 {
     return _mm256_srl_epi16 (v, _mm_cvtsi32_si128 (n));
 }
+INLINE b32 and_b32 (b32 a, b32 b)
+{
+    return _mm256_and_si256 (a, b);
+}
+INLINE b32 xor_b32 (b32 a, b32 b)
+{
+    return _mm256_xor_si256 (a, b);
+}
+INLINE b32 add_b32 (b32 a, b32 b) /* bytes, modulo 256 */
+{
+    return _mm256_add_epi8 (a, b);
+}
+INLINE b32 sub_b32 (b32 a, b32 b)
+{
+    return _mm256_sub_epi8 (a, b);
+}
+INLINE b32 set_b32 (int byte)
+{
+    return _mm256_set1_epi8 ((char) byte);
+}
+INLINE b32 set_dwords_b32 (uint32_t dword)
+{
+    return _mm256_set1_epi32 ((int) dword);
+}
+/* All ones in the bytes that are greater, as int8. */
+INLINE b32 greater_b32 (b32 a, b32 b)
+{
+    return _mm256_cmpgt_epi8 (a, b);
+}
+/* All ones in the bytes of v that have the bit; `bit` has one in each byte. */
+INLINE b32 test_b32 (b32 v, b32 bit)
+{
+    return _mm256_cmpeq_epi8 (_mm256_and_si256 (v, bit), bit);
+}
+/* Byte j of each dword in all of its four. */
+INLINE b32 spread_b32 (b32 v, int j)
+{
+    const __m256i first =
+        _mm256_setr_epi32 (0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c);
+    return _mm256_shuffle_epi8 (v, _mm256_add_epi8 (first, _mm256_set1_epi8 ((char) j)));
+}
+/* 8 words, each twice. */
+INLINE b32 load_words_twice_b32 (const void *p)
+{
+    __m256i v = _mm256_cvtepu16_epi32 (_mm_loadu_si128 ((const __m128i *) p));
+    return _mm256_or_si256 (v, _mm256_slli_epi32 (v, 16));
+}
+/* Bytes as the low and the high ones of 32 words, in order. */
+INLINE void store_words_b32 (uint16_t *out, b32 low, b32 high)
+{
+    __m256i a = _mm256_unpacklo_epi8 (low, high), b = _mm256_unpackhi_epi8 (low, high);
+    _mm_storeu_si128 ((__m128i *) out, _mm256_castsi256_si128 (a));
+    _mm_storeu_si128 ((__m128i *) (out + 8), _mm256_castsi256_si128 (b));
+    _mm_storeu_si128 ((__m128i *) (out + 16), _mm256_extracti128_si256 (a, 1));
+    _mm_storeu_si128 ((__m128i *) (out + 24), _mm256_extracti128_si256 (b, 1));
+}
+/* Of 8 entries of 8 bytes, the first halves side by side and the second halves. */
+INLINE void gather_8_b32 (const uint64_t *const entry[8], b32 *first, b32 *second)
+{
+    __m128i row[4];
+    UNROLL for (int i = 0; i < 4; i++) row[i] = _mm_castpd_si128 (_mm_loadh_pd (
+        _mm_castsi128_pd (_mm_loadl_epi64 ((const __m128i *) entry[2 * i])), (const double *) entry[2 * i + 1]));
+    __m256 a = _mm256_castsi256_ps (_mm256_set_m128i (row[2], row[0])),
+           b = _mm256_castsi256_ps (_mm256_set_m128i (row[3], row[1]));
+    *first = _mm256_castps_si256 (_mm256_shuffle_ps (a, b, 0x88));
+    *second = _mm256_castps_si256 (_mm256_shuffle_ps (a, b, 0xdd));
+}
+/* 8 entries of 4 bytes side by side. */
+INLINE b32 gather_4_b32 (const uint32_t *const entry[8])
+{
+    __m128i half[2];
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        __m128i v = _mm_cvtsi32_si128 ((int) *entry[4 * i]);
+        v = _mm_insert_epi32 (v, (int) *entry[4 * i + 1], 1);
+        v = _mm_insert_epi32 (v, (int) *entry[4 * i + 2], 2);
+        half[i] = _mm_insert_epi32 (v, (int) *entry[4 * i + 3], 3);
+    }
+    return _mm256_set_m128i (half[1], half[0]);
+}
+/* 2^(e - 128) of 8 exponents. */
+INLINE f8 load8_e8m0 (const void *p)
+{
+    __m256i e = _mm256_cvtepu8_epi32 (_mm_loadl_epi64 ((const __m128i *) p));
+    __m256i normal = _mm256_slli_epi32 (_mm256_sub_epi32 (e, _mm256_set1_epi32 (1)), 23);
+    __m256i subnormal = _mm256_sllv_epi32 (_mm256_set1_epi32 (0x00200000), e);
+    return _mm256_castsi256_ps (_mm256_blendv_epi8 (normal, subnormal, _mm256_cmpgt_epi32 (_mm256_set1_epi32 (2), e)));
+}
 INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
 {
     return _mm256_shuffle_epi8 (_mm256_broadcastsi128_si256 (_mm_loadu_si128 ((const __m128i *) table)), index);
@@ -310,6 +398,93 @@ INLINE b32 masked_b32 (b32 v, const int right, int mask)
     if (right > 0 && mask >= 255 >> right) /* the shift has cleared the rest */
         return shifted;
     return (b32) BOTH (vandq_u8 (shifted.val[0], m), vandq_u8 (shifted.val[1], m));
+}
+INLINE b32 and_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (vandq_u8 (a.val[0], b.val[0]), vandq_u8 (a.val[1], b.val[1]));
+}
+INLINE b32 xor_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (veorq_u8 (a.val[0], b.val[0]), veorq_u8 (a.val[1], b.val[1]));
+}
+INLINE b32 add_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (vaddq_u8 (a.val[0], b.val[0]), vaddq_u8 (a.val[1], b.val[1]));
+}
+INLINE b32 sub_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (vsubq_u8 (a.val[0], b.val[0]), vsubq_u8 (a.val[1], b.val[1]));
+}
+INLINE b32 set_b32 (int byte)
+{
+    return (b32) BOTH (vdupq_n_u8 ((uint8_t) byte), vdupq_n_u8 ((uint8_t) byte));
+}
+INLINE b32 set_dwords_b32 (uint32_t dword)
+{
+    uint8x16_t v = vreinterpretq_u8_u32 (vdupq_n_u32 (dword));
+    return (b32) BOTH (v, v);
+}
+INLINE b32 greater_b32 (b32 a, b32 b)
+{
+    return (b32) BOTH (vcgtq_s8 (vreinterpretq_s8_u8 (a.val[0]), vreinterpretq_s8_u8 (b.val[0])),
+                       vcgtq_s8 (vreinterpretq_s8_u8 (a.val[1]), vreinterpretq_s8_u8 (b.val[1])));
+}
+INLINE b32 test_b32 (b32 v, b32 bit)
+{
+    return (b32) BOTH (vtstq_u8 (v.val[0], bit.val[0]), vtstq_u8 (v.val[1], bit.val[1]));
+}
+INLINE b32 spread_b32 (b32 v, int j)
+{
+    static const uint8_t first[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
+    uint8x16_t from = vaddq_u8 (vld1q_u8 (first), vdupq_n_u8 ((uint8_t) j));
+    return (b32) BOTH (vqtbl1q_u8 (v.val[0], from), vqtbl1q_u8 (v.val[1], from));
+}
+INLINE b32 load_words_twice_b32 (const void *p)
+{
+    uint16x8_t v = vreinterpretq_u16_u8 (vld1q_u8 (p));
+    return (b32) BOTH (vreinterpretq_u8_u16 (vzip1q_u16 (v, v)), vreinterpretq_u8_u16 (vzip2q_u16 (v, v)));
+}
+INLINE void store_words_b32 (uint16_t *out, b32 low, b32 high)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        vst1q_u16 (out + 16 * i, vreinterpretq_u16_u8 (vzip1q_u8 (low.val[i], high.val[i])));
+        vst1q_u16 (out + 16 * i + 8, vreinterpretq_u16_u8 (vzip2q_u8 (low.val[i], high.val[i])));
+    }
+}
+INLINE void gather_8_b32 (const uint64_t *const entry[8], b32 *first, b32 *second)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        uint32x4_t a = vreinterpretq_u32_u64 (vcombine_u64 (vld1_u64 (entry[4 * i]), vld1_u64 (entry[4 * i + 1])));
+        uint32x4_t b = vreinterpretq_u32_u64 (vcombine_u64 (vld1_u64 (entry[4 * i + 2]), vld1_u64 (entry[4 * i + 3])));
+        first->val[i] = vreinterpretq_u8_u32 (vuzp1q_u32 (a, b));
+        second->val[i] = vreinterpretq_u8_u32 (vuzp2q_u32 (a, b));
+    }
+}
+INLINE b32 gather_4_b32 (const uint32_t *const entry[8])
+{
+    uint32x4_t half[2];
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        half[i] = vld1q_dup_u32 (entry[4 * i]);
+        half[i] = vld1q_lane_u32 (entry[4 * i + 1], half[i], 1);
+        half[i] = vld1q_lane_u32 (entry[4 * i + 2], half[i], 2);
+        half[i] = vld1q_lane_u32 (entry[4 * i + 3], half[i], 3);
+    }
+    return (b32) BOTH (vreinterpretq_u8_u32 (half[0]), vreinterpretq_u8_u32 (half[1]));
+}
+INLINE f8 load8_e8m0 (const void *p)
+{
+    uint16x8_t e = vmovl_u8 (vld1_u8 (p));
+    uint32x4_t both[2] = {vmovl_u16 (vget_low_u16 (e)), vmovl_u16 (vget_high_u16 (e))};
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        uint32x4_t normal = vshlq_n_u32 (vsubq_u32 (both[i], vdupq_n_u32 (1)), 23);
+        uint32x4_t subnormal = vshlq_u32 (vdupq_n_u32 (0x00200000), vreinterpretq_s32_u32 (both[i]));
+        both[i] = vbslq_u32 (vcltq_u32 (both[i], vdupq_n_u32 (2)), subnormal, normal);
+    }
+    return (f8) BOTH (vreinterpretq_f32_u32 (both[0]), vreinterpretq_f32_u32 (both[1]));
 }
 INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
 {

@@ -12,13 +12,43 @@
 
 /* -- What the types are like --------------------------------------------------------------------------------------- */
 
-enum { Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS };
+enum {
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    IQ4_NL,
+    MXFP4, /* of 32 */
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_XS,
+    TQ2_0, /* of 256 */
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ1_S,
+    IQ1_M,
+    TQ1_0 /* expanded: simd8_expand.h */
+};
 
 INLINE size_t block_bytes (const int type)
 {
-    static const size_t bytes[] = {sizeof (tile_q4_0), sizeof (tile_q4_1),   sizeof (tile_q5_0), sizeof (tile_q5_1),
-                                   sizeof (tile_q8_0), sizeof (tile_iq4_nl), sizeof (tile_q2_k), sizeof (tile_q3_k),
-                                   sizeof (tile_q4_k), sizeof (tile_q5_k),   sizeof (tile_q6_k), sizeof (tile_iq4_xs)};
+    static const size_t bytes[] = {
+        [Q4_0] = sizeof (tile_q4_0),        [Q4_1] = sizeof (tile_q4_1),      [Q5_0] = sizeof (tile_q5_0),
+        [Q5_1] = sizeof (tile_q5_1),        [Q8_0] = sizeof (tile_q8_0),      [IQ4_NL] = sizeof (tile_iq4_nl),
+        [MXFP4] = 8 * sizeof (row_mxfp4),   [Q2_K] = sizeof (tile_q2_k),      [Q3_K] = sizeof (tile_q3_k),
+        [Q4_K] = sizeof (tile_q4_k),        [Q5_K] = sizeof (tile_q5_k),      [Q6_K] = sizeof (tile_q6_k),
+        [IQ4_XS] = sizeof (tile_iq4_xs),    [TQ2_0] = 8 * sizeof (row_tq2_0), [IQ2_XXS] = 8 * sizeof (row_iq2_xxs),
+        [IQ2_XS] = 8 * sizeof (row_iq2_xs), [IQ2_S] = 8 * sizeof (row_iq2_s), [IQ3_XXS] = 8 * sizeof (row_iq3_xxs),
+        [IQ3_S] = 8 * sizeof (row_iq3_s),   [IQ1_S] = 8 * sizeof (row_iq1_s), [IQ1_M] = 8 * sizeof (row_iq1_m),
+        [TQ1_0] = 8 * sizeof (row_tq1_0),
+    };
     return bytes[type];
 }
 
@@ -27,10 +57,19 @@ INLINE int block_width (const int type)
     return type >= Q2_K ? 256 : 32;
 }
 
+/* Blocks whose weights are made bytes a block at a time, before they are multiplied. */
+INLINE bool is_expanded (const int type)
+{
+    return type >= IQ2_XXS;
+}
+
 /* Steps that share a scale, of the weights or (formats of 32) of the activations: 8 (32 elements) or 4. */
 INLINE int group_steps (const int type)
 {
-    return type == Q4_K || type == Q5_K || type == IQ4_XS ? 8 : 4;
+    return type == Q4_K || type == Q5_K || type == IQ4_XS || type == IQ2_XXS || type == IQ3_XXS || type == IQ3_S ||
+                   type == IQ1_S || type == TQ1_0 || type == TQ2_0
+               ? 8
+               : 4;
 }
 
 INLINE int block_groups (const int type)
@@ -44,9 +83,42 @@ INLINE bool is_signed (const int type)
     return type == Q8_0 || type == IQ4_NL || type == IQ4_XS;
 }
 
-INLINE int offset_shift (const int type) /* offset = 1 << shift; 0: none */
+INLINE bool has_offset (const int type)
 {
-    return type == Q4_0 ? 3 : type == Q5_0 ? 4 : type == Q3_K ? 2 : type == Q6_K ? 5 : 0;
+    return type == Q4_0 || type == Q5_0 || type == MXFP4 || type == Q3_K || type == Q6_K || type >= TQ2_0;
+}
+
+/* Weights up to 43 or 62. */
+INLINE bool is_large (const int type)
+{
+    return type == IQ2_XXS || type == IQ2_XS || type == IQ2_S || type == IQ3_XXS;
+}
+
+INLINE int offset_shift (const int type) /* offset = 1 << shift, of types that have one */
+{
+    return type == Q4_0                                                                       ? 3
+           : type == Q5_0 || type == MXFP4 || type == IQ3_S || type == IQ1_S || type == IQ1_M ? 4
+           : type == Q3_K                                                                     ? 2
+           : type == Q6_K                                                                     ? 5
+           : is_large (type)                                                                  ? 6
+                                                                                              : 0;
+}
+
+/* What the format's d is multiplied with, as its scales and weights are whole numbers here. */
+INLINE float d_factor (const int type)
+{
+    return type == IQ2_XXS || type == IQ2_XS || type == IQ2_S || type == IQ1_S || type == IQ1_M ? 0.125f
+           : type == IQ3_XXS                                                                    ? 0.25f
+                                                                                                : 1.0f;
+}
+
+/* The 8 rows' d (times its factor) of a block. */
+INLINE f8 block_d (const int type, const uint8_t *block)
+{
+    if (type == MXFP4)
+        return load8_e8m0 (block);
+    f8 d = load8_f16 (block); /* first in every tile */
+    return d_factor (type) == 1.0f ? d : mul8 (d, set8 (d_factor (type)));
 }
 
 /* A second float step for minimums. */
@@ -60,9 +132,16 @@ INLINE bool has_min (const int type)
 /* Groups are fetched inner_groups at a time, so that shifts are constants: group = outer * inner_groups + inner. */
 INLINE int inner_groups (const int type)
 {
-    return type == Q2_K || type == Q3_K || type == Q6_K ? 8 : type == IQ4_XS ? 1 : 2;
+    return type == Q2_K || type == Q3_K || type == Q6_K ? 8
+           : type == TQ2_0                              ? 4
+           : type == IQ4_XS || is_expanded (type)       ? 1
+                                                        : 2;
 }
 
+/* MXFP4's codebook with its offset. */
+static const int8_t mxfp4_raised[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
+
+/* `block`: the packed one, or the expanded. */
 INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inner, const int k)
 {
     const int quarter = inner / 2,
@@ -83,6 +162,11 @@ INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inn
     }
     case Q8_0:
         return load_b32 (block + offsetof (tile_q8_0, qs) + step * 32);
+    case MXFP4:
+        return lookup_b32 (mxfp4_raised,
+                           masked_b32 (load_b32 (block + 8 * offsetof (row_mxfp4, qs) + k * 32), inner * 4, 15));
+    case TQ2_0:
+        return masked_b32 (load_b32 (block + 8 * offsetof (row_tq2_0, qs) + (outer * 8 + k) * 32), 2 * inner, 3);
     case Q2_K:
         return masked_b32 (load_b32 (block + offsetof (tile_q2_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
     case Q3_K: {
@@ -104,10 +188,12 @@ INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inn
         b32 high = load_b32 (block + offsetof (tile_q6_k, qh) + (outer * 8 + step) * 32);
         return or_b32 (masked_b32 (low, quarter / 2 * 4, 15), masked_b32 (high, 2 * quarter - 4, 0x30));
     }
-    default: /* IQ4_XS */
+    case IQ4_XS:
         return lookup_b32 (
             iq4_codebook,
             masked_b32 (load_b32 (block + offsetof (tile_iq4_xs, qs) + (outer * 4 + k % 4) * 32), k / 4 * 4, 15));
+    default:
+        return load_b32 (block + (outer * group_steps (type) + k) * 32);
     }
 }
 

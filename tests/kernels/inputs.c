@@ -4,13 +4,14 @@
 
 #include "kernels_test.h"
 
-const uint32_t all_types[] = {WL_TYPE_F32,  WL_TYPE_F16,  WL_TYPE_BF16, WL_TYPE_Q4_0,   WL_TYPE_Q4_1,
-                              WL_TYPE_Q5_0, WL_TYPE_Q5_1, WL_TYPE_Q8_0, WL_TYPE_Q2_K,   WL_TYPE_Q3_K,
-                              WL_TYPE_Q4_K, WL_TYPE_Q5_K, WL_TYPE_Q6_K, WL_TYPE_IQ4_NL, WL_TYPE_IQ4_XS};
+const uint32_t all_types[] = {WL_TYPE_F32,     WL_TYPE_F16,    WL_TYPE_BF16,  WL_TYPE_Q4_0,    WL_TYPE_Q4_1,
+                              WL_TYPE_Q5_0,    WL_TYPE_Q5_1,   WL_TYPE_Q8_0,  WL_TYPE_Q2_K,    WL_TYPE_Q3_K,
+                              WL_TYPE_Q4_K,    WL_TYPE_Q5_K,   WL_TYPE_Q6_K,  WL_TYPE_IQ4_NL,  WL_TYPE_IQ4_XS,
+                              WL_TYPE_IQ2_XXS, WL_TYPE_IQ2_XS, WL_TYPE_IQ2_S, WL_TYPE_IQ3_XXS, WL_TYPE_IQ3_S,
+                              WL_TYPE_IQ1_S,   WL_TYPE_IQ1_M,  WL_TYPE_TQ1_0, WL_TYPE_TQ2_0,   WL_TYPE_MXFP4};
 const size_t n_all_types = sizeof all_types / sizeof all_types[0];
 
-/* Where a block's f16 factors stand. */
-static size_t factor_offsets (uint32_t type, size_t offsets[2])
+size_t factor_offsets (uint32_t type, size_t offsets[2])
 {
     switch (type) {
     case WL_TYPE_Q4_1:
@@ -30,10 +31,31 @@ static size_t factor_offsets (uint32_t type, size_t offsets[2])
     case WL_TYPE_Q6_K:
         offsets[0] = 208;
         return 1;
+    case WL_TYPE_TQ1_0:
+        offsets[0] = 52;
+        return 1;
+    case WL_TYPE_TQ2_0:
+        offsets[0] = 64;
+        return 1;
+    case WL_TYPE_IQ1_M: /* in the upper bits of its scales: set_factor */
+        offsets[0] = 48;
+        return 1;
     default:
         offsets[0] = 0;
         return 1;
     }
+}
+
+/* Puts an f16 factor where `type` keeps it. */
+void set_factor (uint32_t type, uint8_t *at, uint16_t half)
+{
+    if (type == WL_TYPE_IQ1_M)
+        for (unsigned i = 0; i < 4; i++)
+            at[2 * i + 1] = (uint8_t) ((at[2 * i + 1] & 15) | (half >> 4 * i & 15) << 4);
+    else if (type == WL_TYPE_MXFP4) /* an exponent: near 1, or any */
+        *at = (uint8_t) ((half & 0x7000) == 0x2000 ? 118 + half % 8 : half);
+    else
+        memcpy (at, &half, 2);
 }
 
 void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind)
@@ -81,7 +103,7 @@ void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind)
                 half = (uint16_t) (random_below (t, 0x7c00) + (random_u32 (t) & 1) * 0x8000);
             if (kind == ROWS_ANY)
                 half = (uint16_t) random_u32 (t);
-            memcpy (bytes + offsets[i], &half, 2);
+            set_factor (type, bytes + offsets[i], half);
         }
     }
 }

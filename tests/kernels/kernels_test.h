@@ -44,6 +44,10 @@ extern const size_t n_all_types;
 enum { ROWS_ORDINARY, ROWS_EXTREME, ROWS_ANY };
 void random_row (test_state *t, uint32_t type, void *row, size_t n, int kind);
 
+/* Where a block's f16 factors stand (returns how many), and putting one there. MXFP4's is an exponent. */
+size_t factor_offsets (uint32_t type, size_t offsets[2]);
+void set_factor (uint32_t type, uint8_t *at, uint16_t half);
+
 /* Activations of n_rows rows, quantized by `kernels`, with strides larger than need be. */
 typedef struct test_activations {
     wl_activations a;

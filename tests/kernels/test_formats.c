@@ -3,11 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/kernels/formats.h"
 #include "engine/kernels/math.h"
 #include "kernels_test.h"
 
 /* Sums over a block of 256 elements whose bytes follow a fixed pattern, computed with another implementation (gguf-py).
  * */
+enum { Q8_K_TYPE = 15 }; /* never a weight's */
+
 typedef struct known_sum {
     uint32_t type;
     double sum, weighted; /* sum of w_i, and of w_i * (i % 7 + 1) */
@@ -29,6 +32,16 @@ static const known_sum known_sums[] = {
     {WL_TYPE_Q6_K, -0x1.5ce21c0000000p+21, -0x1.338b796000000p+24},
     {WL_TYPE_IQ4_NL, 0x1.30e4fe63f2b80p+25, 0x1.3611649f99dc0p+27},
     {WL_TYPE_IQ4_XS, -0x1.fa39520000000p+10, -0x1.8eea5bc000000p+13},
+    {WL_TYPE_IQ2_XXS, 0x1.30745a0000000p+7, 0x1.4486f70000000p+9},
+    {WL_TYPE_IQ2_XS, 0x1.12fc2c0000000p+6, 0x1.9215fc0000000p+7},
+    {WL_TYPE_IQ2_S, 0x1.60e0180000000p+5, 0x1.142f700000000p+4},
+    {WL_TYPE_IQ3_XXS, 0x1.d5de680000000p+7, 0x1.11d9140000000p+9},
+    {WL_TYPE_IQ3_S, 0x1.0ee1000000000p+5, 0x1.9b9ff00000000p+8},
+    {WL_TYPE_IQ1_S, -0x1.c4d0000000000p+3, -0x1.8fbfa00000000p+5},
+    {WL_TYPE_IQ1_M, 0x1.ac34000000000p+20, -0x1.05a0e00000000p+23},
+    {WL_TYPE_TQ1_0, 0x1.39b0000000000p+0, 0x1.d688000000000p+0},
+    {WL_TYPE_TQ2_0, 0x1.e193000000000p+21, 0x1.a91b400000000p+23},
+    {WL_TYPE_MXFP4, -0x1.7ffffff000640p+115, 0x1.040000077fe98p+120},
 };
 
 static void pattern_bytes (uint8_t *bytes, size_t n)
@@ -54,6 +67,66 @@ static void dequantize_known (test_state *t)
                "%s: sums are %.17g, %.17g; should be %.17g, %.17g", wl_type_name (known_sums[i].type), sum, weighted,
                known_sums[i].sum, known_sums[i].weighted);
     }
+}
+
+/* Sum over a codebook of element * (place % 251 + 1), which gguf-py's has too. */
+static int64_t codebook_sum (const void *grid, size_t n_bytes)
+{
+    const int8_t *values = grid;
+    int64_t sum = 0;
+    for (size_t i = 0; i < n_bytes; i++)
+        sum += values[i] * (int64_t) (i % 251 + 1);
+    return sum;
+}
+
+static void codebooks_are_the_formats (test_state *t)
+{
+    const int64_t sums[] = {
+        codebook_sum (iq2_xxs_grid, sizeof iq2_xxs_grid), codebook_sum (iq2_xs_grid, sizeof iq2_xs_grid),
+        codebook_sum (iq2_s_grid, sizeof iq2_s_grid),     codebook_sum (iq1_grid, sizeof iq1_grid),
+        codebook_sum (iq3_xxs_grid, sizeof iq3_xxs_grid), codebook_sum (iq3_s_grid, sizeof iq3_s_grid)};
+    static const int64_t known[] = {4822435, 10096824, 21014389, -25816, 3311648, 1582278};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        check (t, sums[i] == known[i], "codebook %zu sums to %lld, should be %lld", i, (long long) sums[i],
+               (long long) known[i]);
+}
+
+/* The largest product that a block can make: every activation 127, with the sign that makes the term positive. It must
+ * be the exact sum's, so no int32 has overflowed. */
+static void largest_sums_are_exact (test_state *t, uint32_t type)
+{
+    const wl_format *f = wl_format_find (type);
+    size_t offsets[2], n_factors = factor_offsets (type, offsets);
+    uint8_t row[256], tile[256 * 8];
+    int64_t worst = 0;
+    for (int fill = 0; fill < 256; fill++) {
+        const void *rows[8] = {row};
+        memset (row, fill, sizeof row);
+        for (size_t i = 0; i < n_factors; i++)
+            set_factor (type, row + offsets[i], 0x3c00);
+        f->pack (tile, rows, 256);
+        plain_block plain;
+        find_unpack_block ((wl_type) type) (&plain, tile);
+        int8_t q[256];
+        int16_t sums[16];
+        int64_t isum = 0, msum = 0;
+        for (int e = 0; e < 256; e++) {
+            int64_t w = plain.q[0][e] * (int64_t) plain.scale[0][e / 16];
+            q[e] = w < 0 ? -127 : 127;
+            isum += w * q[e];
+            msum += plain.min[0][e / 16] * q[e];
+            sums[e / 16] = (int16_t) ((e % 16 ? sums[e / 16] : 0) + q[e]);
+        }
+        /* SIMD kernels add products of weights that are too large by an offset of at most 64 */
+        worst = isum + 64 * 256 * 127 * 31 > worst ? isum + 64 * 256 * 127 * 31 : worst;
+        float out[8], scale = 1.0f;
+        wl_activations a = {.kind = f->activation, .n_rows = 1, .n = 256, .q = q, .scales = &scale, .sums = sums};
+        wl_kernels_scalar.matmul[type](out, 8, tile, 1, &a, NULL);
+        float expected = fmaf (plain.m[0], (float) msum, plain.d[0] * (float) isum);
+        check (t, out[0] == expected, "%s filled with %d: the product is %g, should be %g", wl_type_name (type), fill,
+               (double) out[0], (double) expected);
+    }
+    check (t, worst > 0 && worst <= INT32_MAX, "%s: sums reach %lld", wl_type_name (type), (long long) worst);
 }
 
 /* A product with a unit vector finds each weight in the tile: pack keeps what dequantize reads. */
@@ -99,6 +172,7 @@ void test_formats (test_state *t)
 {
     t->what = "formats";
     dequantize_known (t);
+    codebooks_are_the_formats (t);
     for (size_t i = 0; i < n_all_types; i++) {
         uint32_t type = all_types[i];
         const wl_format *f = wl_format_find (type);
@@ -108,8 +182,10 @@ void test_formats (test_state *t)
                "%s: the format disagrees with GGUF's sizes", wl_type_name (type));
         pack_keeps_weights (t, type, 256);
         pack_keeps_weights (t, type, 512);
+        if (f->activation == WL_ACTIVATION_Q8_256)
+            largest_sums_are_exact (t, type);
     }
-    check (t, !wl_format_find (WL_TYPE_IQ1_S) && !wl_format_find (12345) && !wl_kernels_scalar.matmul[WL_TYPE_IQ1_S],
+    check (t, !wl_format_find (Q8_K_TYPE) && !wl_format_find (12345) && !wl_kernels_scalar.matmul[Q8_K_TYPE],
            "a type without kernels has a format");
     wl_error err = {0};
     check (t,
