@@ -8,8 +8,8 @@
 They carry a byte-level BPE vocabulary of their own and a chat template, so that every command works on them. The same
 name gives the same bytes. Each is chosen for something that can go wrong: see MODELS.
 
-The K-quants' quantizer is not needed: any bytes are valid blocks, so their weights are random bytes under scales that give the
-wanted spread.
+The quantizers of K-quants and codebook types are not needed: any bytes are valid blocks, so their weights are random bytes under
+scales that give the wanted spread.
 """
 import collections
 import os
@@ -44,6 +44,17 @@ MODELS = {
     # a window of 24 positions in five of six layers
     "gemma3-f16": dict(arch="gemma3", width=96, heads=4, kv_heads=1, head_dim=48, ff=160, types={"": Type.F16}, tied=True, bos=True),
     "gemma3-q4_0": dict(arch="gemma3", width=128, heads=4, kv_heads=1, head_dim=64, ff=256, types={"": Type.Q4_0}, tied=True, bos=True),
+    # the types of few bits
+    "llama-iq2_xxs": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ2_XXS}),
+    "llama-iq2_xs": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ2_XS}, tied=True),
+    "llama-iq2_s": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ2_S}),
+    "llama-iq3_xxs": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ3_XXS}, tied=True),
+    "llama-iq3_s": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ3_S}),
+    "llama-iq1_s": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ1_S}, tied=True),
+    "llama-iq1_m": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.IQ1_M}),
+    "llama-tq1_0": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.TQ1_0}, tied=True),
+    "llama-tq2_0": dict(arch="llama", width=256, heads=4, kv_heads=2, head_dim=64, ff=512, types={"": Type.TQ2_0}),
+    "llama-mxfp4": dict(arch="llama", width=160, heads=5, kv_heads=5, head_dim=32, ff=416, types={"": Type.MXFP4}),
 }
 N_LAYERS = 6
 CONTEXT = 1024
@@ -100,23 +111,36 @@ def learn_merges(text, count):
     return merges
 
 
+# Types whose blocks are random bytes, and where their d is (of Q4_K and Q5_K also dmin, next to it).
+RANDOM_BLOCKS = {Type.Q4_K: 0, Type.Q5_K: 0, Type.Q6_K: 208, Type.IQ2_XXS: 0, Type.IQ2_XS: 0, Type.IQ2_S: 0, Type.IQ3_XXS: 0, Type.IQ3_S: 0,
+                 Type.IQ1_S: 0, Type.IQ1_M: 48}
+
+
 def random_matrix(rng, rows, columns, quantization, spread):
     """The bytes of a matrix as GGUF stores it: [rows, bytes a row] (or a float array), with a standard deviation of `spread`."""
-    if quantization not in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
-        values = (rng.standard_normal((rows, columns)) * spread).astype(np.float32)
+    if quantization not in RANDOM_BLOCKS:
+        values = rng.standard_normal((rows, columns))
+        if quantization in (Type.TQ1_0, Type.TQ2_0):  # as these are meant: -1, 0 and 1 alike
+            values = np.clip(np.rint(values), -1, 1) * 1.27
+        values = (values * spread).astype(np.float32)
         return values if quantization == Type.F32 else quantize(values, quantization)
     elements, size = GGML_QUANT_SIZES[quantization]
     blocks = rng.integers(0, 256, (rows, columns // elements, size), dtype=np.uint8)
     factors = rng.uniform(0.5, 1.5, blocks.shape[:2])
 
+    def set_factor(at, values):
+        halves = values.astype("<f2")
+        if quantization == Type.IQ1_M:  # 4 bits each at the top of four numbers
+            words = blocks[..., at:at + 8].copy().view("<u2")
+            bits = halves.view("<u2")[..., None] >> np.array([0, 4, 8, 12], dtype="<u2")
+            blocks[..., at:at + 8] = ((words & 0x0fff) | (bits << 12)).astype("<u2").view(np.uint8)
+        else:
+            blocks[..., at:at + 2] = halves.view(np.uint8).reshape(*blocks.shape[:2], 2)
+
     def set_factors(unit):
-        d = (factors * unit).astype("<f2")
-        if quantization == Type.Q6_K:
-            blocks[..., -2:] = d.view(np.uint8).reshape(*blocks.shape[:2], 2)
-        else:  # d, dmin: the mean of q is 7.5 or 15.5, and dmin takes it back
-            blocks[..., 0:2] = d.view(np.uint8).reshape(*blocks.shape[:2], 2)
-            dmin = (factors * unit * (7.5 if quantization == Type.Q4_K else 15.5)).astype("<f2")
-            blocks[..., 2:4] = dmin.view(np.uint8).reshape(*blocks.shape[:2], 2)
+        set_factor(RANDOM_BLOCKS[quantization], factors * unit)
+        if quantization in (Type.Q4_K, Type.Q5_K):  # the mean of q is 7.5 or 15.5, and dmin takes it back
+            set_factor(2, factors * unit * (7.5 if quantization == Type.Q4_K else 15.5))
 
     set_factors(2.0 ** -7)
     unit = 2.0 ** -7 * spread / dequantize(blocks.reshape(rows, -1), quantization).std()

@@ -23,7 +23,7 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 
 FLOAT_TYPES = (Type.F32, Type.F16, Type.BF16)
-SHORT_TYPES = (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.IQ4_NL)
+SHORT_TYPES = (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.IQ4_NL, Type.MXFP4)
 
 
 def silu(x):

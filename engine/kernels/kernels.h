@@ -10,13 +10,18 @@
  *    exponentials) run over 8 virtual lanes, element i in lane i % 8, ascending, and end in the tree
  *    ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)).
  *  - Quantized matmul: inside a block all sums are exact int32; blocks are added in ascending order by fma in f32:
- *      Q4_0 Q5_0 Q8_0 IQ4_NL  acc = fma (dw * da, (float) isum, acc)                for each half of 16 in turn
+ *      Q4_0 Q5_0 Q8_0 IQ4_NL MXFP4
+ *                             acc = fma (dw * da, (float) isum, acc)                for each half of 16 in turn
  *      Q4_1 Q5_1              acc = fma (dw * da, (float) isum, acc); acc = fma (mw * da, (float) S, acc)     likewise
- *      Q3_K Q6_K IQ4_XS       acc = fma (dw * da, (float) isum, acc)          isum = sum_j scale_j * sum_k q_k a_k
+ *      Q3_K Q6_K IQ4_XS IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0
+ *                             acc = fma (dw * da, (float) isum, acc)          isum = sum_j scale_j * sum_k q_k a_k
  *      Q2_K Q4_K Q5_K         acc = fma (dw * da, (float) isum, acc); acc = fma (-(dmin * da), (float) msum, acc)
  *    with dw, mw, dmin the block's f16 factors as f32, da the activation block's scale, S its sum of activations, isum
  *    with the type's offset (8, 16, 32, …) taken in exactly, msum = sum_j min_j * S_j. int to float rounds half to
- *    even.
+ *    even. The IQ types' weights are d (1/2 + s) / 4 * g, or d (2 s + 1) (g +- 1/8), with g from a codebook; here scale
+ *    = 2 s + 1, and q = g and dw = d / 8 (IQ2), g and d / 4 (IQ3_XXS), g and d (IQ3_S), 8 g +- 1 and d / 8 (IQ1). TQ:
+ *    scale = 1. MXFP4: q is twice the element, dw half the exponent's power of two. The largest isum, of IQ3_XXS, is 256
+ *    * 127 * 62 * 31 < 2^26.
  *  - F32, F16, BF16: acc = fma (w_k, x_k, acc), k ascending, from 0.
  *  - acc starts at +0.
  *
