@@ -433,6 +433,19 @@ uint32_t wl_cluster_n_stages (const wl_cluster *cluster)
     return cluster->n_stages;
 }
 
+uint32_t wl_cluster_n_parallel (const wl_cluster *c)
+{
+    uint32_t n_local = 0, most_threads = 1, cores = wl_machine_cores ();
+    for (uint32_t i = 0; i < c->n_stages; i++) {
+        const control_member *m = &c->stages[i].last_seen;
+        n_local += m->number > 0;
+        if (m->number && m->n_threads > most_threads)
+            most_threads = m->n_threads;
+    }
+    uint32_t at_once = cores / most_threads ? cores / most_threads : 1;
+    return c->n_stages - n_local + (n_local < at_once ? n_local : at_once);
+}
+
 void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out)
 {
     stage *s = &c->stages[index];
@@ -444,9 +457,20 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
                               .weight_bytes = m->weight_bytes,
                               .rss_bytes = m->rss_bytes,
                               .busy_ns = m->busy_ns,
-                              .memory_bytes = m->memory_bytes};
+                              .memory_bytes = m->memory_bytes,
+                              .is_local = m->number > 0};
     snprintf (out->name, sizeof out->name, "%s", m->name);
     snprintf (out->isa, sizeof out->isa, "%s", m->isa);
+}
+
+void wl_cluster_cancel (wl_cluster *c, uint64_t first_id, uint64_t last_id)
+{
+    control_cancel (c->control, first_id, last_id);
+}
+
+int64_t wl_cluster_clock_offset (wl_cluster *c, uint32_t index)
+{
+    return control_clock_offset (c->control, c->stages[index].member);
 }
 
 bool wl_cluster_send (wl_cluster *c, Woolly__Step *step, wl_error *err)

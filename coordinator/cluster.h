@@ -30,6 +30,9 @@ typedef struct wl_cluster_options {
     bool insecure;             /* --insecure: a plaintext listener beyond this host */
     const char *worker_binary; /* --worker-binary; NULL: woolly-worker beside this program */
     const char *isa;           /* --isa; NULL: the best of each worker */
+    uint32_t chunk;            /* --chunk: rows of a prompt that a step carries; 0: chosen by length and stages */
+    const char *speculation;   /* --spec; NULL: the default */
+    const char *trace;         /* --trace; NULL: none */
 } wl_cluster_options;
 
 typedef struct wl_cluster_need { /* what the command will run */
@@ -49,6 +52,7 @@ typedef struct wl_cluster_stage { /* for reports */
     uint64_t weight_bytes, rss_bytes;
     uint64_t busy_ns; /* computing, since it was loaded */
     uint64_t memory_bytes;
+    bool is_local; /* on this machine, started by this process */
 } wl_cluster_stage;
 
 typedef struct wl_cluster wl_cluster;
@@ -63,6 +67,8 @@ wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluste
 void wl_cluster_stop (wl_cluster **cluster);
 
 uint32_t wl_cluster_n_stages (const wl_cluster *cluster);
+/* How many stages can compute at once: local ones share this machine's cores. */
+uint32_t wl_cluster_n_parallel (const wl_cluster *cluster);
 /* Fresh numbers (asks the heartbeat actor). */
 void wl_cluster_stage_info (wl_cluster *cluster, uint32_t stage, wl_cluster_stage *out);
 
@@ -71,6 +77,11 @@ bool wl_cluster_send (wl_cluster *cluster, Woolly__Step *step, wl_error *err);
 /* The next result of this epoch. Waits up to timeout_ms (-1: until something comes, or a worker fails). Returns false with err->code == WL_OK on a timeout, or when
  * wl_cluster_interrupt was called. out is freed by the caller with wl_packet_free. Results of other epochs and malformed ones are dropped. */
 bool wl_cluster_receive (wl_cluster *cluster, int timeout_ms, wl_packet *out, wl_error *err);
+
+/* The results of these steps are of no use any more: stages that have not begun one pass it on, and its result says so. Does not wait. */
+void wl_cluster_cancel (wl_cluster *cluster, uint64_t first_id, uint64_t last_id);
+/* What to take from the times of a stage's Timing to have this process's monotonic clock. */
+int64_t wl_cluster_clock_offset (wl_cluster *cluster, uint32_t stage);
 
 /* Wakes a waiting wl_cluster_receive. Async-signal-safe. */
 void wl_cluster_interrupt (wl_cluster *cluster);

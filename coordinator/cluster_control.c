@@ -24,6 +24,8 @@ enum {
     MESSAGES_A_TURN = 256,
     MAX_REMOTE = 4096,
     NOTE_EVERY_MS = 1000,
+    MAX_CANCELS = 64,
+    CLOCK_AGE_MS = 20000, /* a slow answer counts again when the best one is as old */
     LEAVE_LINGER_MS = 200,
     CUT_OFF_MS = 300,
     KILL_MS = 1000,
@@ -48,10 +50,16 @@ typedef struct member {
     int64_t heard_ms;
     uint64_t pong_sequence;
     uint64_t joined_order;
+    int64_t clock_offset_ns, clock_known_ms; /* of its clock, and when that was measured */
+    uint64_t round_trip_ns;                  /* of the ping that measured it; 0: none did */
     bool in_plan;
     uint32_t first_layer, last_layer;
     uint64_t done_bytes;
 } member;
+
+typedef struct id_range {
+    uint64_t first, last;
+} id_range;
 
 struct control {
     control_options options;
@@ -68,13 +76,22 @@ struct control {
     wl_error failure;
     char refusal[256];
     const control_plan *plan;
-    uint64_t sequence; /* of the newest ping */
-    bool wants_pong;   /* the owner waits for one */
+    uint64_t sequence;             /* of the newest ping */
+    bool wants_pong;               /* the owner waits for one */
+    id_range cancels[MAX_CANCELS]; /* not yet sent */
+    size_t n_cancels;
 
     /* the actor's own */
     zsock_t *routers[N_ROUTERS]; /* NULL where there is nothing to bind */
     int64_t beat_ms, turn_ms, noted_ms;
 };
+
+static uint64_t now_ns (void)
+{
+    struct timespec t;
+    clock_gettime (CLOCK_MONOTONIC, &t);
+    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
+}
 
 /* -- members (under the mutex) ------------------------------------------------------------------------------------------------------------- */
 
@@ -210,10 +227,29 @@ static void beat (control *c)
         if (!has_joined (m))
             continue;
         ping.sequence = c->sequence;
-        ping.sent_ns = (uint64_t) zclock_usecs () * 1000;
+        ping.sent_ns = now_ns ();
         if (!send_to (c, m->router, m->peer, &message) && m->router == REMOTE)
             lose (c, m, WL_ERROR_CLUSTER, "stopped answering: its connection is closed");
     }
+}
+
+static void send_cancels (control *c)
+{
+    Woolly__Cancel cancel = WOOLLY__CANCEL__INIT;
+    Woolly__Control message = WOOLLY__CONTROL__INIT;
+    message.kind_case = WOOLLY__CONTROL__KIND_CANCEL;
+    message.cancel = &cancel;
+    for (size_t i = 0; i < c->n_cancels; i++)
+        for (size_t k = 0; k < c->n_members; k++) {
+            const member *m = c->members[k];
+            if (!m->in_plan || m->state != MEMBER_READY)
+                continue;
+            cancel.epoch = c->plan->epoch;
+            cancel.first_id = c->cancels[i].first;
+            cancel.last_id = c->cancels[i].last;
+            send_to (c, m->router, m->peer, &message);
+        }
+    c->n_cancels = 0;
 }
 
 static void send_load (control *c, const control_stage *stage)
@@ -329,8 +365,24 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
     wl_wake_signal (c->options.wake_end);
 }
 
+/* Half of a round trip lies on either side of the answer; the quickest one says it best. */
+static void compare_clocks (member *m, const Woolly__Pong *pong)
+{
+    uint64_t now = now_ns ();
+    int64_t now_ms = zclock_mono ();
+    if (m->router == LOCAL || pong->sent_ns > now || pong->clock_ns == 0)
+        return;
+    uint64_t round_trip = now - pong->sent_ns;
+    if (m->round_trip_ns && round_trip > m->round_trip_ns && now_ms - m->clock_known_ms < CLOCK_AGE_MS)
+        return;
+    m->round_trip_ns = round_trip ? round_trip : 1;
+    m->clock_known_ms = now_ms;
+    m->clock_offset_ns = (int64_t) (pong->clock_ns - (pong->sent_ns + round_trip / 2));
+}
+
 static void take_pong (control *c, member *m, const Woolly__Pong *pong)
 {
+    compare_clocks (m, pong);
     m->pong_sequence = pong->sequence;
     m->public.rss_bytes = pong->rss_bytes;
     m->public.busy_ns = pong->busy_ns;
@@ -487,6 +539,8 @@ static bool obey (control *c, zsock_t *pipe)
             send_load (c, &c->plan->stages[i]);
     else if (strcmp (word, "PING") == 0)
         beat (c);
+    else if (strcmp (word, "CANCEL") == 0)
+        send_cancels (c);
     return strcmp (word, "$TERM") != 0;
 }
 
@@ -716,6 +770,26 @@ bool control_failed (control *c, wl_error *err)
         *err = c->failure;
     pthread_mutex_unlock (&c->mutex);
     return failed;
+}
+
+void control_cancel (control *c, uint64_t first_id, uint64_t last_id)
+{
+    pthread_mutex_lock (&c->mutex);
+    bool room = c->n_cancels < MAX_CANCELS;
+    if (room)
+        c->cancels[c->n_cancels++] = (id_range){first_id, last_id};
+    pthread_mutex_unlock (&c->mutex);
+    if (room)
+        zmq_send (zactor_resolve (c->actor), "CANCEL", 6, ZMQ_DONTWAIT);
+}
+
+int64_t control_clock_offset (control *c, uint32_t id)
+{
+    pthread_mutex_lock (&c->mutex);
+    const member *m = find_id (c, id);
+    int64_t offset = m ? m->clock_offset_ns : 0;
+    pthread_mutex_unlock (&c->mutex);
+    return offset;
 }
 
 bool control_describe (control *c, uint32_t id, int wake_fd, int timeout_ms, control_member *out)

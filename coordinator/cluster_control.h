@@ -69,6 +69,12 @@ void control_load_progress (control *c, uint64_t *done_bytes, uint32_t *n_ready)
 /* True, with the reason in err, once anything has failed that the plan (or the start) depends on. */
 bool control_failed (control *c, wl_error *err);
 
+/* Tells everyone in the plan that these steps need not be computed any more. Does not wait; what cannot be told at once is left out, which only costs time. */
+void control_cancel (control *c, uint64_t first_id, uint64_t last_id);
+
+/* What to take from a member's clock to have this process's (monotonic, both); 0 for those on this host and as long as it is not known. */
+int64_t control_clock_offset (control *c, uint32_t member);
+
 /* One member's figures; asks it for fresh ones and waits for them at most timeout_ms. */
 bool control_describe (control *c, uint32_t member, int wake_fd, int timeout_ms, control_member *out);
 

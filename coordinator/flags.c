@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "speculation.h"
+
 wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
 {
     *f = (wl_cluster_flags){.options = {.n_local = 1, .min_workers = 1, .join_timeout_s = 60}};
@@ -16,6 +18,10 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "threads", WL_OPTION_U32, &o->n_threads, "N", "compute threads a worker (the machine's cores shared out)",
          NULL},
         {0, "ctx", WL_OPTION_U32, &o->context, "N", "positions of KV cache (what the command needs)", NULL},
+        {0, "spec", WL_OPTION_TEXT, &o->speculation, "off|ngram|auto",
+         "guess from repetitions; auto: where it pays (auto; the text is the same)", NULL},
+        {0, "chunk", WL_OPTION_U32, &o->chunk, "N", "rows of a prompt a step (by its length and the stages)", NULL},
+        {0, "trace", WL_OPTION_TEXT, &o->trace, "FILE", "write what each stage did when, for a trace viewer", NULL},
         {0, "isa", WL_OPTION_TEXT, &o->isa, "NAME", "kernels: scalar, avx2, … (the best each worker has)", NULL},
         {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)",
          NULL},
@@ -27,7 +33,7 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
 
 bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
 {
-    enum { MAX_WORKERS = 10000, MAX_THREADS = 1024 };
+    enum { MAX_WORKERS = 10000, MAX_THREADS = 1024, LEAST_CHUNK = 1, MOST_CHUNK = 4096 };
     wl_cluster_options *o = &f->options;
     if (o->layers && !o->local_given && !o->listen) {
         o->n_local = 1;
@@ -43,6 +49,11 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
         return wl_fail (err, WL_ERROR_USAGE, "more than %d workers", MAX_WORKERS);
     if (o->listen && o->min_workers == 0)
         return wl_fail (err, WL_ERROR_USAGE, "--min-workers 0: choose 1 or more");
+    wl_speculation_kind kind;
+    if (!wl_speculation_parse (o->speculation, &kind, err))
+        return false;
+    if (o->chunk && (o->chunk < LEAST_CHUNK || o->chunk > MOST_CHUNK))
+        return wl_fail (err, WL_ERROR_USAGE, "--chunk %u: choose %d to %d", o->chunk, LEAST_CHUNK, MOST_CHUNK);
     if (o->n_threads > MAX_THREADS)
         return wl_fail (err, WL_ERROR_USAGE, "--threads %u: choose 1 to %d", o->n_threads, MAX_THREADS);
     if (!(o->join_timeout_s >= 0 && o->join_timeout_s <= 86400))

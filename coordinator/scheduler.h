@@ -4,7 +4,14 @@
  * least as many steps in flight as there are stages. Requests join and leave between steps; what shares a step never changes a result.
  *
  * A request is its tokens: positions below n_sent are in the KV cache (or on their way to it), tokens beyond are still to be sent. A step carries
- * some of them; if it carries the last known one, the last stage draws the next. Thread: one; callbacks run inside wl_scheduler_turn. */
+ * some of them; if it carries the last known one, the last stage draws the next.
+ *
+ * With speculation, guesses follow the known tokens, as further rows of a step or, where stages would be idle, as further steps. Each of their rows draws too: the
+ * random number depends on seed and position alone, so where a guess equals the token drawn before it, the row it stood in has drawn what would have been drawn anyway. At
+ * the first that does not, what is under way beyond is stale: its results are dropped, stages skip it if they have not begun, and the true tokens go out at the same
+ * positions, over the same KV. What the stale rows left further on is never read, since a row reads no position beyond its own.
+ *
+ * Thread: one; callbacks run inside wl_scheduler_turn. */
 #ifndef WL_COORDINATOR_SCHEDULER_H
 #define WL_COORDINATOR_SCHEDULER_H
 
@@ -14,6 +21,8 @@
 
 #include "cluster.h"
 #include "engine/text/sampler.h"
+#include "speculation.h"
+#include "step_times.h"
 
 typedef struct wl_scheduler wl_scheduler;
 typedef struct wl_request wl_request;
@@ -41,6 +50,9 @@ typedef struct wl_scheduler_options {
     uint32_t n_pages;        /* KV pages of the cluster */
     uint32_t max_rows;       /* rows of a step */
     uint32_t max_logit_rows; /* rows with logits a step */
+    uint32_t chunk;          /* rows of a prompt a step, at most max_rows; 0: chosen by its length and what steps cost */
+    wl_speculation_kind speculation;
+    const char *trace; /* a file for the trace of all steps; NULL: none */
 } wl_scheduler_options;
 
 /* `cluster` is borrowed. */
@@ -59,6 +71,13 @@ size_t wl_scheduler_active (const wl_scheduler *scheduler);
 /* Sends what can be sent, then handles one result, waiting up to timeout_ms for it. False on a failure of the cluster. */
 bool wl_scheduler_turn (wl_scheduler *scheduler, int timeout_ms, wl_error *err);
 
+/* Guesses sent, and those that came true, of all requests. */
+void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted, uint64_t *accepted);
+/* Where the stages' time went. Borrowed. */
+wl_step_times *wl_scheduler_times (wl_scheduler *scheduler);
+
+/* Rows with logits that speculation adds to what a step's requests need. */
+uint32_t wl_scheduler_guess_rows (wl_speculation_kind speculation);
 /* Rows a step should have by default, and pages that `tokens` positions take. */
 uint32_t wl_scheduler_default_rows (void);
 uint32_t wl_scheduler_pages (uint64_t tokens);

@@ -115,14 +115,20 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
                         "--ctx %u is more than the %u positions this model was trained for: choose at most %u",
                         options->context, trained, trained);
     double start = wl_now_s ();
+    uint32_t rows = wl_scheduler_default_rows ();
     wl_scheduler_options scheduling = {.n_pages = wl_scheduler_pages (positions),
-                                       .max_rows = wl_scheduler_default_rows (),
-                                       .max_logit_rows = max_logit_rows};
+                                       .max_rows = options->chunk > rows ? options->chunk : rows,
+                                       .chunk = options->chunk,
+                                       .trace = options->trace};
+    if (!wl_speculation_parse (options->speculation, &scheduling.speculation, err))
+        return false;
+    uint32_t logit_rows = max_logit_rows + wl_scheduler_guess_rows (scheduling.speculation);
+    scheduling.max_logit_rows = logit_rows < scheduling.max_rows ? logit_rows : scheduling.max_rows;
     wl_cluster_need need = {.gguf = opened->gguf,
                             .model = opened->model,
                             .n_pages = scheduling.n_pages,
                             .max_rows = scheduling.max_rows,
-                            .max_logit_rows = max_logit_rows,
+                            .max_logit_rows = scheduling.max_logit_rows,
                             .context = positions < UINT32_MAX ? (uint32_t) positions : UINT32_MAX};
     warn_if_plain (options);
     wl_interrupt_watch (NULL);
@@ -151,6 +157,13 @@ void wl_session_close (wl_session *s)
     s->busy_before = NULL;
 }
 
+json_t *wl_session_speculation (const wl_session *s)
+{
+    uint64_t drafted, accepted;
+    wl_scheduler_speculation (s->scheduler, &drafted, &accepted);
+    return json_pack ("{s:I, s:I}", "drafted", (json_int_t) drafted, "accepted", (json_int_t) accepted);
+}
+
 void wl_session_begin (wl_session *s)
 {
     for (uint32_t i = 0; i < wl_cluster_n_stages (s->cluster); i++) {
@@ -158,6 +171,7 @@ void wl_session_begin (wl_session *s)
         wl_cluster_stage_info (s->cluster, i, &stage);
         s->busy_before[i] = stage.busy_ns;
     }
+    wl_step_times_reset (wl_scheduler_times (s->scheduler));
     s->began_s = wl_now_s ();
 }
 
@@ -169,11 +183,17 @@ json_t *wl_session_stages (wl_session *s)
         wl_cluster_stage stage;
         wl_cluster_stage_info (s->cluster, i, &stage);
         double busy = elapsed_ns > 0 ? (double) (stage.busy_ns - s->busy_before[i]) / elapsed_ns : 0;
-        json_array_append_new (stages, json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name,
-                                                  "layers", (int) stage.first_layer, (int) stage.last_layer,
-                                                  "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
-                                                  (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy,
-                                                  "threads", (int) stage.n_threads, "isa", stage.isa));
+        json_t *json =
+            json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name, "layers", (int) stage.first_layer,
+                       (int) stage.last_layer, "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
+                       (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy, "threads",
+                       (int) stage.n_threads, "isa", stage.isa);
+        wl_stage_time time = wl_step_times_of (wl_scheduler_times (s->scheduler), i);
+        json_object_set_new (json, "time",
+                             json_pack ("{s:f, s:f, s:f, s:f}", "compute_s", (double) time.compute * 1e-9, "hop_s",
+                                        (double) time.hop * 1e-9, "starved_s", (double) time.starved * 1e-9,
+                                        "blocked_s", (double) time.blocked * 1e-9));
+        json_array_append_new (stages, json);
     }
     return stages;
 }

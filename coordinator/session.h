@@ -38,8 +38,10 @@ void wl_session_close (wl_session *session);
 
 /* Marks the start of work, for busy_fraction. */
 void wl_session_begin (wl_session *session);
-/* The "stages" array of --json: name, layers, weight_bytes, rss_bytes, busy_fraction, threads, isa. */
+/* The "stages" array of --json: name, layers, weight_bytes, rss_bytes, busy_fraction, threads, isa, and time by cause (step_times.h). */
 json_t *wl_session_stages (wl_session *session);
+/* The "speculation" object. */
+json_t *wl_session_speculation (const wl_session *session);
 
 /* Ctrl-C: the first wakes the scheduler and makes this true; a second ends the process at once with 130. wl_interrupt_watch installs it for the cluster of a session
  * (NULL: none yet). */

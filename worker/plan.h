@@ -57,7 +57,7 @@ typedef struct plan {
     size_t n_timing_room;
 
     uint64_t last_id;       /* of the newest step */
-    uint64_t idle_since_ns; /* when that step was done */
+    uint64_t idle_since_ns; /* when that step was passed on */
     bool failed;            /* reported; further steps are dropped */
 } plan;
 

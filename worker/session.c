@@ -159,6 +159,7 @@ static void send_pong (session *s, const Woolly__Ping *ping)
     pong.sent_ns = ping->sent_ns;
     pong.rss_bytes = wl_memory_resident ();
     stage_loop_counters (s->loop, &pong.busy_ns, &pong.steps);
+    pong.clock_ns = stage_loop_clock_ns ();
     message.kind_case = WOOLLY__CONTROL__KIND_PONG;
     message.pong = &pong;
     tell (s, &message);
@@ -264,6 +265,9 @@ static bool take_message (session *s, Woolly__Control **message, wl_error *err)
         return true;
     case WOOLLY__CONTROL__KIND_LOAD:
         take_load (s, message);
+        return true;
+    case WOOLLY__CONTROL__KIND_CANCEL:
+        stage_loop_cancel (s->loop, m->cancel->epoch, m->cancel->first_id, m->cancel->last_id);
         return true;
     case WOOLLY__CONTROL__KIND_LEAVE:
         if (s->options->is_local) {

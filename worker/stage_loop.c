@@ -15,7 +15,11 @@
 #include "engine/memory.h"
 #include "proto/sampling.h"
 
-enum { MAX_TIMINGS = 4096, SEND_TURN_MS = 100, PROGRESS_EVERY_MS = 100, DROPPED_EVERY_MS = 1000 };
+enum { MAX_TIMINGS = 4096, MAX_CANCELLED = 64, SEND_TURN_MS = 100, PROGRESS_EVERY_MS = 100, DROPPED_EVERY_MS = 1000 };
+
+typedef struct id_range {
+    uint64_t first, last;
+} id_range;
 
 struct stage_loop {
     zactor_t *actor; /* the control thread's */
@@ -23,9 +27,11 @@ struct stage_loop {
     const char *address;
 
     pthread_mutex_t mutex;
-    Woolly__Control *order; /* under the mutex: the newest Load not yet begun */
-    char *endpoint;         /* under the mutex: set by the data thread before it is ready */
-    wl_error start_error;   /* under the mutex, likewise */
+    Woolly__Control *order;            /* under the mutex: the newest Load not yet begun */
+    char *endpoint;                    /* under the mutex: set by the data thread before it is ready */
+    wl_error start_error;              /* under the mutex, likewise */
+    id_range cancelled[MAX_CANCELLED]; /* under the mutex: a ring; a range that is lost here only costs time */
+    size_t n_cancelled;                /* under the mutex: ever, of this plan */
 
     atomic_uint_fast64_t wanted_epoch; /* set by the control thread; the data thread gives up whatever is of another */
     atomic_uint_fast64_t busy_ns, steps; /* added by the data thread, read by the control thread */
@@ -42,6 +48,11 @@ static uint64_t now_ns (void)
     struct timespec t;
     clock_gettime (CLOCK_MONOTONIC, &t);
     return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
+}
+
+uint64_t stage_loop_clock_ns (void)
+{
+    return now_ns ();
 }
 
 /* -- events (data thread) --------------------------------------------------------------------------------------------------------------- */
@@ -78,21 +89,23 @@ static bool is_wanted (stage_loop *loop, uint64_t epoch)
 static bool check_step (const plan *p, const wl_packet *packet, wl_error *err)
 {
     const Woolly__Step *step = packet->step;
-    uint64_t expected = p->embeds ? 0 : (uint64_t) step->n_rows * p->model->d_model * sizeof (float);
+    uint64_t expected = p->embeds || step->skipped ? 0 : (uint64_t) step->n_rows * p->model->d_model * sizeof (float);
     if (step->id <= p->last_id)
         return wl_fail (err, WL_ERROR_INTERNAL, "step %llu came after step %llu", (unsigned long long) step->id,
                         (unsigned long long) p->last_id);
-    if (step->n_rows == 0 || step->n_rows > p->max_rows || step->n_tokens != step->n_rows ||
-        step->n_spans > step->n_rows)
-        return wl_fail (err, WL_ERROR_INTERNAL,
-                        "a step of %u rows with %zu tokens and %zu spans, where 1 to %u rows are planned", step->n_rows,
-                        step->n_tokens, step->n_spans, p->max_rows);
     if (packet->payload_bytes != expected)
         return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with %zu bytes of activations, where %llu belong",
                         step->n_rows, packet->payload_bytes, (unsigned long long) expected);
     if (step->n_picks > p->max_logit_rows || step->n_timings >= MAX_TIMINGS)
         return wl_fail (err, WL_ERROR_INTERNAL, "a step with %zu picks and %zu timings, where %u picks are planned",
                         step->n_picks, step->n_timings, p->max_logit_rows);
+    if (step->skipped)
+        return true;
+    if (step->n_rows == 0 || step->n_rows > p->max_rows || step->n_tokens != step->n_rows ||
+        step->n_spans > step->n_rows)
+        return wl_fail (err, WL_ERROR_INTERNAL,
+                        "a step of %u rows with %zu tokens and %zu spans, where 1 to %u rows are planned", step->n_rows,
+                        step->n_tokens, step->n_spans, p->max_rows);
     for (size_t i = 0; i < step->n_picks; i++)
         if (step->picks[i]->row >= step->n_rows || (i && step->picks[i]->row <= step->picks[i - 1]->row))
             return wl_fail (err, WL_ERROR_INTERNAL, "the picks of a step are out of order, or beyond its %u rows",
@@ -158,20 +171,21 @@ static uint32_t gather_raw_rows (const plan *p, const Woolly__Step *step, float 
     return n;
 }
 
-/* Passes a step or a result on, waiting while the receiver is behind. True also when the plan ended meanwhile. */
+/* Passes a step or a result on, with `bytes` of the buffer (NULL: without a payload), waiting while the receiver is behind. True also when the plan ended meanwhile. */
 static bool pass_on (stage_loop *loop, const Woolly__Step *step, const Woolly__Result *result, send_buffer *buffer,
                      size_t bytes, wl_error *err)
 {
     plan *p = &loop->plan;
+    void *data = buffer ? buffer->data : NULL;
+    void (*release) (void *, void *) = buffer ? plan_buffer_release : NULL;
     for (;;) {
-        bool sent =
-            step
-                ? wl_step_send (p->next, step, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err)
-                : wl_result_send (p->next, result, buffer->data, bytes, plan_buffer_release, buffer, SEND_TURN_MS, err);
+        bool sent = step ? wl_step_send (p->next, step, data, bytes, release, buffer, SEND_TURN_MS, err)
+                         : wl_result_send (p->next, result, data, bytes, release, buffer, SEND_TURN_MS, err);
         if (sent || err->code != WL_OK)
             return sent;
         if (!is_wanted (loop, p->epoch)) {
-            plan_buffer_release (buffer->data, buffer);
+            if (buffer)
+                plan_buffer_release (data, buffer);
             return true;
         }
     }
@@ -230,34 +244,77 @@ static bool send_step (stage_loop *loop, const Woolly__Step *step, send_buffer *
     return pass_on (loop, &onward, NULL, buffer, (size_t) step->n_rows * p->model->d_model * sizeof (float), err);
 }
 
+static bool is_cancelled (stage_loop *loop, uint64_t id)
+{
+    bool found = false;
+    pthread_mutex_lock (&loop->mutex);
+    size_t n = loop->n_cancelled < MAX_CANCELLED ? loop->n_cancelled : MAX_CANCELLED;
+    for (size_t i = 0; i < n && !found; i++)
+        found = id >= loop->cancelled[i].first && id <= loop->cancelled[i].last;
+    pthread_mutex_unlock (&loop->mutex);
+    return found;
+}
+
+/* Passes a cancelled step on without computing it: the coordinator counts what is under way. */
+static bool skip (stage_loop *loop, const Woolly__Step *step, Woolly__Timing *timing, wl_error *err)
+{
+    plan *p = &loop->plan;
+    timing->began_ns = timing->ended_ns = timing->received_ns;
+    if (!append_timing (p, step, timing, err))
+        return false;
+    if (p->heads) {
+        Woolly__Result result = WOOLLY__RESULT__INIT;
+        result.epoch = p->epoch;
+        result.id = step->id;
+        result.skipped = true;
+        result.n_timings = step->n_timings + 1;
+        result.timings = p->timing_places;
+        return pass_on (loop, NULL, &result, NULL, 0, err);
+    }
+    Woolly__Step onward = WOOLLY__STEP__INIT;
+    onward.epoch = p->epoch;
+    onward.id = step->id;
+    onward.skipped = true;
+    onward.n_timings = step->n_timings + 1;
+    onward.timings = p->timing_places;
+    return pass_on (loop, &onward, NULL, NULL, 0, err);
+}
+
+static bool compute (stage_loop *loop, const wl_packet *packet, Woolly__Timing *timing, wl_error *err)
+{
+    plan *p = &loop->plan;
+    const Woolly__Step *step = packet->step;
+    size_t n_samples = 0;
+    wl_batch batch = read_batch (p, step);
+    send_buffer *buffer = wait_for_buffer (loop);
+    if (!buffer)
+        return true;
+    timing->began_ns = now_ns ();
+    const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
+    if (!wl_stage_forward (p->stage, &batch, in, buffer->data, err) ||
+        (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) || !append_timing (p, step, timing, err)) {
+        plan_buffer_release (buffer->data, buffer);
+        return false;
+    }
+    timing->ended_ns = now_ns ();
+    atomic_fetch_add (&loop->busy_ns, timing->ended_ns - timing->began_ns);
+    atomic_fetch_add (&loop->steps, 1);
+    return p->heads ? send_result (loop, step, n_samples, buffer, err) : send_step (loop, step, buffer, err);
+}
+
 /* One step, from its arrival until it is on its way to the next stage. */
 static bool carry_out (stage_loop *loop, const wl_packet *packet, wl_error *err)
 {
     plan *p = &loop->plan;
     const Woolly__Step *step = packet->step;
-    uint64_t arrived = now_ns ();
-    size_t n_samples = 0;
+    Woolly__Timing timing = WOOLLY__TIMING__INIT;
+    timing.received_ns = now_ns ();
+    timing.freed_ns = p->idle_since_ns;
     if (!check_step (p, packet, err))
         return false;
-    wl_batch batch = read_batch (p, step);
-    send_buffer *buffer = wait_for_buffer (loop);
-    if (!buffer)
-        return true;
-    uint64_t began = now_ns ();
-    const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
-    Woolly__Timing timing = WOOLLY__TIMING__INIT;
-    if (!wl_stage_forward (p->stage, &batch, in, buffer->data, err) ||
-        (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) ||
-        !append_timing (p, step, &timing, err)) {
-        plan_buffer_release (buffer->data, buffer);
-        return false;
-    }
     p->last_id = step->id;
-    timing.wait_ns = arrived - p->idle_since_ns;
-    timing.compute_ns = now_ns () - began;
-    atomic_fetch_add (&loop->busy_ns, timing.compute_ns);
-    atomic_fetch_add (&loop->steps, 1);
-    bool ok = p->heads ? send_result (loop, step, n_samples, buffer, err) : send_step (loop, step, buffer, err);
+    bool ok = step->skipped || is_cancelled (loop, step->id) ? skip (loop, step, &timing, err)
+                                                             : compute (loop, packet, &timing, err);
     p->idle_since_ns = now_ns ();
     return ok;
 }
@@ -422,6 +479,7 @@ void stage_loop_load (stage_loop *loop, Woolly__Control *order)
     pthread_mutex_lock (&loop->mutex);
     wl_control_free (&loop->order);
     atomic_store (&loop->wanted_epoch, order->load->epoch);
+    loop->n_cancelled = 0;
     loop->order = order; /* from here on the data thread may take and free it */
     pthread_mutex_unlock (&loop->mutex);
     zmq_send (zactor_resolve (loop->actor), "LOAD", 4, ZMQ_DONTWAIT);
@@ -434,6 +492,14 @@ void stage_loop_drop (stage_loop *loop)
     pthread_mutex_unlock (&loop->mutex);
     atomic_store (&loop->wanted_epoch, 0);
     zmq_send (zactor_resolve (loop->actor), "DROP", 4, ZMQ_DONTWAIT);
+}
+
+void stage_loop_cancel (stage_loop *loop, uint64_t epoch, uint64_t first_id, uint64_t last_id)
+{
+    pthread_mutex_lock (&loop->mutex);
+    if (atomic_load (&loop->wanted_epoch) == epoch)
+        loop->cancelled[loop->n_cancelled++ % MAX_CANCELLED] = (id_range){first_id, last_id};
+    pthread_mutex_unlock (&loop->mutex);
 }
 
 zsock_t *stage_loop_pipe (stage_loop *loop)

@@ -35,12 +35,17 @@ void stage_loop_load (stage_loop *loop, Woolly__Control *order);
 /* Lets go of the plan: a load is cancelled, a step under way is finished and thrown away. */
 void stage_loop_drop (stage_loop *loop);
 
+/* Steps first_id to last_id of this epoch need not be computed any more. */
+void stage_loop_cancel (stage_loop *loop, uint64_t epoch, uint64_t first_id, uint64_t last_id);
+
 /* For polling, and what has happened; false when there is nothing more. */
 zsock_t *stage_loop_pipe (stage_loop *loop);
 bool stage_loop_next_event (stage_loop *loop, stage_event *event);
 
 /* Since the last load. */
 void stage_loop_counters (stage_loop *loop, uint64_t *busy_ns, uint64_t *steps);
+/* The clock of the timings. Thread: any. */
+uint64_t stage_loop_clock_ns (void);
 
 /* Drops the plan and ends the thread. False, with the thread left running, when it is still busy after patience_ms: the process had better exit. */
 bool stage_loop_free (stage_loop **loop, int patience_ms);

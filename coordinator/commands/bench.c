@@ -2,7 +2,7 @@
  *
  * Tests are named as their users do: pp512 reads a prompt of 512 tokens and draws one; tg64 generates 64 tokens from a prompt of one; b8tg64 does so for eight
  * streams at once and counts the tokens of all. Each test runs once unmeasured and then -r times; the median stands beside the slowest and fastest run.
- * Tokens are drawn greedily and generation does not end early, so every run does the same work. */
+ * Tokens are drawn greedily and generation does not end early, so every run does the same work. Speculation is off unless --spec asks for it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,6 +254,8 @@ int wl_command_bench (int argc, char **argv)
                            NULL, &help, &err) ||
         help)
         goto done;
+    if (!f.cluster.options.speculation) /* what it makes up repeats itself: rates would be of that */
+        f.cluster.options.speculation = "off";
     if (!wl_cluster_flags_finish (&f.cluster, &err))
         goto done;
     if (f.model && f.shape)

@@ -169,14 +169,14 @@ static void print_json (const answer *a, wl_session *session, size_t n_prompt)
 {
     double ttft = a->n_tokens ? a->first_s - a->added_s : 0, decode_s = a->last_s - a->first_s;
     json_t *json =
-        json_pack ("{s:o, s:O, s:I, s:I, s:s, s:{s:f, s:f, s:f, s:f}, s:o, s:{s:i, s:i}, s:i, s:I}", "text",
+        json_pack ("{s:o, s:O, s:I, s:I, s:s, s:{s:f, s:f, s:f, s:f}, s:o, s:o, s:i, s:I}", "text",
                    wl_json_text (a->text.data, a->text.length), "tokens", a->tokens, "prompt_tokens",
                    (json_int_t) n_prompt, "completion_tokens", (json_int_t) a->n_tokens, "finish_reason",
                    a->stopped || wl_interrupted () ? "stop" : "length", "timings", "load_s", session->load_s, "ttft_s",
                    ttft, "prefill_tok_s", ttft > 0 ? (double) n_prompt / ttft : 0.0, "decode_tok_s",
                    a->n_tokens > 1 && decode_s > 0 ? (double) (a->n_tokens - 1) / decode_s : 0.0, "stages",
-                   wl_session_stages (session), "speculation", "drafted", 0, "accepted", 0, "recoveries", 0, "seed",
-                   (json_int_t) a->flags->sampling.sampling.seed);
+                   wl_session_stages (session), "speculation", wl_session_speculation (session), "recoveries", 0,
+                   "seed", (json_int_t) a->flags->sampling.sampling.seed);
     if (a->logprobs)
         json_object_set (json, "logprobs", a->logprobs);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));

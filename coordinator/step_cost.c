@@ -1,0 +1,178 @@
+/* What a step costs; see step_cost.h.
+ *
+ * A slot keeps the quotient of measured and prior time, smoothed, so that different row counts of one slot agree. Where a slot has no figure, those of the nearest
+ * measured ones are blended. One measurement moves a slot by a factor of two at most: a machine that is busy elsewhere for a moment changes little. */
+#include "step_cost.h"
+
+#include <stdlib.h>
+
+#include "engine/memory.h"
+
+enum { EXACT_ROWS = 8, N_SLOTS = 32, LEAST_CHUNK = 16, CHUNK_GRAIN = 8 };
+
+struct wl_step_cost {
+    uint32_t n_stages, n_parallel;
+    float (*quotients)[N_SLOTS]; /* [n_stages]; 0: not measured */
+};
+
+wl_step_cost *wl_step_cost_new (uint32_t n_stages, uint32_t n_parallel, wl_error *err)
+{
+    wl_step_cost *cost = wl_new (1, sizeof *cost, err);
+    if (!cost)
+        return NULL;
+    cost->n_stages = n_stages;
+    cost->n_parallel = n_parallel < 1 ? 1 : n_parallel > n_stages ? n_stages : n_parallel;
+    cost->quotients = wl_new (n_stages, sizeof *cost->quotients, err);
+    if (!cost->quotients)
+        wl_step_cost_free (&cost);
+    return cost;
+}
+
+void wl_step_cost_free (wl_step_cost **cost)
+{
+    if (*cost)
+        free ((*cost)->quotients);
+    free (*cost);
+    *cost = NULL;
+}
+
+/* -- the curve ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* Milliseconds of some machine. Up to four columns cost little more than one, as weights are what is read; then comes a part for the weights and one for the rows. */
+static double prior_ns (size_t n_rows)
+{
+    static const double few[] = {0, 1.0, 1.1, 1.2, 1.3};
+    return 1e6 * (n_rows < sizeof few / sizeof few[0] ? few[n_rows] : 1.4 + 0.24 * (double) n_rows);
+}
+
+/* Counts up to EXACT_ROWS have a slot each; beyond, two slots to a doubling. */
+static size_t slot_of (size_t n_rows)
+{
+    if (n_rows <= EXACT_ROWS)
+        return n_rows ? n_rows - 1 : 0;
+    size_t slot = EXACT_ROWS, from = EXACT_ROWS;
+    while (slot + 2 < N_SLOTS && n_rows > 2 * from) {
+        from *= 2;
+        slot += 2;
+    }
+    return slot + (2 * n_rows > 3 * from);
+}
+
+void wl_step_cost_add (wl_step_cost *cost, uint32_t stage, size_t n_rows, uint64_t ns)
+{
+    enum { MOST = 2 };
+    const float pace = 0.25f;
+    float *slot = &cost->quotients[stage][slot_of (n_rows)];
+    float now = (float) ((double) (ns ? ns : 1) / prior_ns (n_rows));
+    if (*slot == 0) {
+        *slot = now;
+        return;
+    }
+    if (now > *slot * MOST)
+        now = *slot * MOST;
+    *slot += pace * (now - *slot);
+}
+
+static double stage_ns (const wl_step_cost *cost, uint32_t stage, size_t n_rows)
+{
+    const float *quotients = cost->quotients[stage];
+    size_t slot = slot_of (n_rows), below = slot, above = slot;
+    while (below > 0 && quotients[below] == 0)
+        below--;
+    while (above + 1 < N_SLOTS && quotients[above] == 0)
+        above++;
+    double low = (double) quotients[below], high = (double) quotients[above], quotient = 1;
+    if (low > 0 && high > 0)
+        quotient = above == below ? low : low + (high - low) * (double) (slot - below) / (double) (above - below);
+    else if (low > 0 || high > 0)
+        quotient = low > 0 ? low : high;
+    return quotient * prior_ns (n_rows);
+}
+
+double wl_step_cost_all (const wl_step_cost *cost, size_t n_rows)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < cost->n_stages; i++)
+        sum += stage_ns (cost, i, n_rows);
+    return sum;
+}
+
+double wl_step_cost_slowest (const wl_step_cost *cost, size_t n_rows)
+{
+    double most = 0;
+    for (uint32_t i = 0; i < cost->n_stages; i++) {
+        double ns = stage_ns (cost, i, n_rows);
+        most = ns > most ? ns : most;
+    }
+    return most;
+}
+
+/* -- what follows --------------------------------------------------------------------------------------------------------------------------- */
+
+/* n equal chunks keep n_parallel stages at work, but for the time in which the first and the last of them pass the other stages. */
+static double prefill_ns (const wl_step_cost *cost, size_t n_chunks, size_t n_rows)
+{
+    double all = wl_step_cost_all (cost, n_rows), slowest = wl_step_cost_slowest (cost, n_rows);
+    double parallel = cost->n_parallel;
+    double shared = (double) n_chunks * all / parallel, serial = (double) n_chunks * slowest;
+    return (shared > serial ? shared : serial) + (parallel - 1) * all / cost->n_stages;
+}
+
+size_t wl_step_cost_chunk (const wl_step_cost *cost, size_t n_tokens, size_t max_rows)
+{
+    size_t best = 0;
+    double best_ns = 0;
+    for (size_t rows = LEAST_CHUNK; rows <= max_rows || best == 0; rows += CHUNK_GRAIN) {
+        size_t most = rows < max_rows ? rows : max_rows;
+        size_t n_chunks = (n_tokens + most - 1) / most;
+        size_t equal = n_chunks ? (n_tokens + n_chunks - 1) / n_chunks : most;
+        double ns = prefill_ns (cost, n_chunks, equal);
+        if (best == 0 || ns < best_ns) {
+            best = equal;
+            best_ns = ns;
+        }
+        if (most >= n_tokens)
+            break;
+    }
+    return best ? best : 1;
+}
+
+size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longest_ns)
+{
+    while (most > LEAST_CHUNK && wl_step_cost_slowest (cost, most) > longest_ns)
+        most = most > LEAST_CHUNK + CHUNK_GRAIN ? most - CHUNK_GRAIN : LEAST_CHUNK;
+    return most;
+}
+
+uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
+{
+    uint32_t best = 1;
+    double best_ns = 0;
+    for (uint32_t n = 1; n <= cost->n_stages + 1 && n <= n_streams; n++) {
+        size_t rows = (n_streams + n - 1) / n;
+        double all = wl_step_cost_all (cost, rows), slowest = n * wl_step_cost_slowest (cost, rows);
+        double shared = n * all / cost->n_parallel;
+        double ns = all > slowest ? all : slowest; /* of a round in which every stream moves on by a token */
+        ns = ns > shared ? ns : shared;
+        if (n == 1 || ns < best_ns) {
+            best = n;
+            best_ns = ns;
+        }
+    }
+    return best;
+}
+
+size_t wl_step_cost_guesses (const wl_step_cost *cost, size_t n_rows, double base, const double *gains, size_t n)
+{
+    size_t best = 0;
+    double tokens = base, best_rate = n_rows ? base / wl_step_cost_all (cost, n_rows) : 0;
+    for (size_t i = 0; i < n; i++) {
+        tokens += gains[i];
+        double rate = tokens / wl_step_cost_all (cost, n_rows + i + 1);
+        if (rate > best_rate) {
+            best = i + 1;
+            best_rate = rate;
+        }
+    }
+    return best;
+}
