@@ -44,24 +44,32 @@ def scored(smollm2, exact_logits):
 # -- the project's own models against the project's own reference ---------------------------------------------------------------
 
 
+def has_float_weights(name):
+    return name.endswith(("f32", "f16"))
+
+
 @pytest.mark.parametrize("name", make_model.MODELS)
 def test_logits_equal_the_reference_that_rounds_alike(woolly, own_models, exact_logits, name):
     """What differs is the order of float32 sums. Now and then that puts a rounding on the other side of a half, after which all later ones of that
-    text fall otherwise; so many short texts are compared, and most must agree closely: with float weights to a few
-    roundings of K and V to float16, with others, whose later roundings hide those, to float32."""
+    text fall otherwise; so several short texts are compared, of which some must agree closely, as none would after a mistake: with float
+    weights to a few roundings of K and V to float16, with others, whose later roundings hide those, to float32."""
     path, errors = own_models / f"{name}.gguf", []
-    for i in range(9):
+    for i in range(6):
         tokens = random_tokens(f"{name} {i}", 4)
         errors.append(relative_error(woolly.logits(path, tokens, "--local", 2), exact_logits(path, tokens, as_woolly=True)))
-    assert sorted(errors)[len(errors) // 2] < (2e-4 if name.endswith(("f32", "f16")) else 1e-5) and max(errors) < 0.05, errors
+    assert sorted(errors)[1] < (3e-4 if has_float_weights(name) else 1e-5) and max(errors) < 0.05, errors
 
 
 @pytest.mark.parametrize("name", make_model.MODELS)
-def test_logits_are_near_the_exact_reference(woolly, own_models, exact_logits, name):
-    """Over a text longer than any window. Float weights leave the rounding of K and V alone, so there even a small mistake shows."""
-    tokens, path = random_tokens(name, 90), own_models / f"{name}.gguf"
-    error = relative_error(woolly.logits(path, tokens), exact_logits(path, tokens))
-    assert error < (3e-3 if name.endswith(("f32", "f16")) else 0.12)
+def test_logits_are_as_near_to_the_exact_reference_as_rounding_allows(woolly, own_models, exact_logits, name):
+    """Over a text longer than any window and than a chunk of prefill. What rounding costs is known from the reference that rounds alike: little where
+    weights are floats, so that there even a small mistake shows, and more in a mixture, where a rounding can send a token to another expert."""
+    tokens, path = random_tokens(name, 150), own_models / f"{name}.gguf"
+    exact = exact_logits(path, tokens)
+    rounding = relative_error(exact_logits(path, tokens, as_woolly=True), exact)
+    mixture = "experts" in make_model.MODELS[name]
+    assert rounding < (0.3 if mixture else 5e-3 if has_float_weights(name) else 0.12)
+    assert relative_error(woolly.logits(path, tokens), exact) < (1.5 if mixture else 1.1) * rounding + 1e-4
 
 
 def test_smollm2_is_near_the_exact_reference_on_a_text(woolly, smollm2, scored, tmp_path):

@@ -1,0 +1,94 @@
+"""Every architecture as its authors describe it, where test_reference.py and test_same_answer.py, which take all small models, do not look: that the
+models can tell an architecture from its neighbours at all, long texts, and decoding."""
+import numpy as np
+import pytest
+
+import make_model
+from conftest import random_tokens
+from reference import Reference, relative_error
+
+# What is special about a model, and how the reference would read it if nothing were: tensors left out (by a part of their name), or metadata and
+# fields of reference.Architecture in place of the model's own.
+TRAITS = {
+    "llama-factors-f16": ["rope_freqs"],
+    "llama-yarn-f16": [{"rope.scaling.type": "none"}, {"rope.scaling.type": "linear"}, {"rope.scaling.yarn_beta_fast": 32.0},
+                       {"rope.scaling.yarn_beta_slow": 1.0}, {"rope.scaling.attn_factor": 1.0}, {"yarn_rounds": False},
+                       {"rope.scaling.original_context_length": 1024}],
+    "llama-linear-f16": [{"rope.scaling.factor": 1.0}, {"halves": True}],
+    "llama-bias-f16": ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"],
+    "mixtral-f16": [{"expert_used_count": 1}, {"expert_used_count": 3}],
+    "granite-f16": [{"embedding_scale": 1.0}, {"residual_scale": 1.0}, {"attention.scale": 24 ** -0.5}, {"logit_scale": 1.0}, {"halves": True}],
+    "granitemoe-f16": [{"expert_used_count": 2}, {"embedding_scale": 1.0}, {"residual_scale": 1.0}, {"attention.scale": 24 ** -0.5},
+                       {"halves": True}],
+    "granitemoe-shared-f16": [{"expert_used_count": 3}, "shexp"],
+    "qwen2-f16": ["attn_q.bias", "attn_k.bias", "attn_v.bias", {"halves": False}],
+    "qwen3-f16": ["attn_q_norm", "attn_k_norm"],
+    "qwen3moe-f16": [{"expert_used_count": 3}, "attn_q_norm", "attn_k_norm", {"halves": False}],
+    "gemma2-f16": [{"attn_logit_softcapping": 0.0}, {"final_logit_softcapping": 0.0}, {"attention.sliding_window": 25},
+                   {"attention.sliding_window": 0}, {"period": 3}, {"all_windowed": True}, {"embedding_by_root": False}, {"activation": "silu"},
+                   "post_attention_norm", "post_ffw_norm"],
+    "gemma2-27b-f16": [{"wide_layers": 0}],
+    "gemma3-f16": [{"attention.sliding_window": 25}, {"period": 5}, {"local_base": 0.0}, {"activation": "silu"}],
+    "gemma3-linear-f16": [{"rope.scaling.factor": 1.0}, {"local_scaled": True}],
+    "gemma3-period-f16": [{"attention.sliding_window_pattern": 6}, {"rope.freq_base_swa": 10000.0}],
+    "phi3-f16": [{"attention.sliding_window": 0}, {"attention.sliding_window": 25}, {"halves": False}],
+    "phi3-longrope-f16": ["rope_factors_long", {"rope.scaling.original_context_length": 1024}, {"rope.scaling.attn_factor": 1.0}],
+    "smollm3-f16": [{"still_period": 0}, {"still_period": 3}, {"halves": True}],
+    "olmo2-f16": ["attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm", {"halves": False}],
+    "olmo3-f16": [{"attention.sliding_window": 0}, {"attention.sliding_window": 25}, {"rope.scaling.type": "none"}, {"local_scaled": True},
+                  {"rope.scaling.yarn_attn_factor": 1.0}],
+    "starcoder2-f16": [{"layer_norm": False, "attention.layer_norm_rms_epsilon": 1e-5}, {"activation": "silu"}, "attn_norm.bias", "ffn_norm.bias",
+                       "output_norm.bias", "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias"],
+    "command-r-f16": [{"layer_norm": False, "attention.layer_norm_rms_epsilon": 1e-5}, {"logit_scale_divides": True}, {"halves": True}],
+    "command-r-plus-f16": ["attn_q_norm", "attn_k_norm"],
+    "cohere2-f16": [{"attention.sliding_window": 0}, {"attention.sliding_window": 25}, {"global_turns": True}, {"period": 3}],
+    "glm4-f16": [{"rope.dimension_count": 24}, {"halves": True}, "attn_q.bias", "attn_k.bias", "attn_v.bias", "post_attention_norm", "post_ffw_norm"],
+    "gpt-oss-f16": ["attn_sinks", {"activation": "silu"}, {"yarn_rounds": True}, {"rope.scaling.type": "none"}, {"attention.sliding_window": 0},
+                    {"attention.sliding_window": 25}, {"period": 3}, {"local_scaled": False}, {"expert_used_count": 3}, "attn_q.bias", "attn_k.bias",
+                    "attn_v.bias", "attn_output.bias", "ffn_gate_inp.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias"],
+}
+# One of each kind of window, and no window
+LONG = ("llama-f16", "phi3-f16", "gemma2-f16", "gemma3-period-f16", "cohere2-f16", "olmo3-f16", "gpt-oss-f16")
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_a_model_shows_what_it_was_made_for(own_models, name):
+    """A reference that lacks a trait errs far more than the engine may, so an engine that lacks it fails."""
+    path, tokens = own_models / f"{name}.gguf", random_tokens(name, 90)
+    exact = Reference(path).logits(tokens)
+    for trait in TRAITS[name]:
+        other = Reference(path, changes=trait if isinstance(trait, dict) else None)
+        if isinstance(trait, str):
+            other.tensors = {tensor: value for tensor, value in other.tensors.items() if trait not in tensor}
+            assert len(other.tensors) < len(Reference(path).tensors)
+        assert relative_error(other.logits(tokens), exact) > 0.05, trait
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_text_of_several_chunks_and_many_windows_is_right_at_every_position(woolly, own_models, exact_logits, name):
+    tokens, path = random_tokens(name, 300), own_models / f"{name}.gguf"
+    expected = exact_logits(path, tokens, as_woolly=True)
+    logits = woolly.logits(path, tokens, "--local", 2)
+    errors = np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert (errors < 0.01).all(), np.flatnonzero(errors >= 0.01)
+
+
+def test_long_contexts_turn_by_divisors_of_their_own(woolly, own_models):
+    """Which are those of the context that is allotted, so that a text that grows does not change what it said."""
+    path, tokens = own_models / "phi3-longrope-f16.gguf", random_tokens("short", 40)
+    reference = Reference(path, as_woolly=True)
+    short, long = reference.logits(tokens), reference.logits(tokens, context=65)
+    assert relative_error(short, long) > 0.1
+    assert relative_error(woolly.logits(path, tokens), short) < 1e-3
+    assert relative_error(woolly.logits(path, tokens, "--ctx", 64), short) < 1e-3
+    assert relative_error(woolly.logits(path, tokens, "--ctx", 65), long) < 1e-3
+
+
+@pytest.mark.parametrize("name", make_model.MODELS)
+def test_decoding_past_the_window_gives_the_tokens_that_prefill_scores_best(woolly, own_models, name):
+    """One token at a time and many at once go through different shapes of the same kernels; the arg-max must agree exactly."""
+    model, prompt = own_models / f"{name}.gguf", "Three sheep walk over a hill."
+    run = woolly.json("run", "-m", model, "--raw", "-p", prompt, "-n", 48, "--temp", 0, "--ignore-eos", "--local", 2)
+    ids = woolly.json("tokenize", "-m", model, "-p", prompt)["ids"]
+    best = woolly.logits(model, ids + run["tokens"]).argmax(1)
+    assert best[len(ids) - 1:-1].tolist() == run["tokens"] and len(run["tokens"]) == 48
