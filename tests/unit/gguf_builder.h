@@ -129,8 +129,11 @@ static inline uint8_t *build (gguf_builder *g, size_t *length)
     put (&file, g->tensors.data, g->tensors.length);
     while (g->data_bytes && file.length % g->alignment)
         put (&file, "", 1);
-    for (size_t i = 0; i < g->data_bytes; i++)
-        put (&file, (uint8_t[1]){(uint8_t) i}, 1);
+    uint8_t counting[256];
+    for (size_t i = 0; i < sizeof counting; i++)
+        counting[i] = (uint8_t) i;
+    for (size_t i = 0; i < g->data_bytes; i += sizeof counting)
+        put (&file, counting, g->data_bytes - i < sizeof counting ? g->data_bytes - i : sizeof counting);
     free (g->pairs.data);
     free (g->tensors.data);
     memset (g, 0, sizeof *g);
