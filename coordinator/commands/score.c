@@ -1,4 +1,9 @@
-/* woolly score: log-probabilities and perplexity of given tokens or text; raw logits for those who compare engines. */
+/* woolly score: log-probabilities and perplexity of given tokens or text; raw logits for those who compare engines.
+ *
+ * Text longer than the context is scored in windows, as the field does it (transformers documentation, "Perplexity of fixed-length models"): a window of --ctx
+ * positions begins every --stride tokens of text, and of each only the tokens that no earlier window has counted count, so every token counts once. Where the model adds
+ * a BOS, every window has one before its tokens, and it is one of its positions. What counts: every token but the very first position of the input, which
+ * nothing predicts. A counted token of a later window has at least ctx - stride positions before it. Text that fits one window is scored as without --stride. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -10,11 +15,13 @@
 #include "commands.h"
 #include "coordinator/flags.h"
 #include "coordinator/session.h"
+#include "engine/kernels/kernels.h"
 #include "engine/kernels/math.h"
 #include "engine/memory.h"
 #include "engine/stage.h"
+#include "engine/text/row_math.h"
 
-enum { TEXT_LIMIT = 256 << 20, LOGIT_BYTES = 16 << 20, MAX_TOP = 1000 };
+enum { TEXT_LIMIT = 256 << 20, LOGIT_BYTES = 16 << 20, MAX_TOP = 1000, WINDOWS_AT_ONCE = 2 };
 
 typedef struct ranked {
     float logit;
@@ -22,16 +29,22 @@ typedef struct ranked {
 } ranked;
 
 typedef struct scoring {
-    const int32_t *tokens;
+    const int32_t *tokens; /* [n_tokens] of the whole input, BOS included */
     size_t n_tokens, n_vocab;
+    bool has_bos;            /* tokens[0] is one that the model adds */
+    uint32_t window, stride; /* positions, tokens; stride 0: all in one window */
+    bool as_json;
     uint32_t n_top;
     ranked *top; /* [n_top] of one position */
     json_t *positions;
-    double nll_sum;
+    size_t n_scored; /* positions done, in order */
+    double nll_sum, nll_squares;
     FILE *logits;
     const char *logits_path;
     wl_error err;
 } scoring;
+
+/* -- positions ---------------------------------------------------------------------------------------------------------------------------------------------- */
 
 /* The best n_top logits, best first, ties by id. Returns how many. */
 static uint32_t rank (scoring *s, const float *logits)
@@ -50,37 +63,119 @@ static uint32_t rank (scoring *s, const float *logits)
     return n;
 }
 
-static double log_sum_exp (const float *logits, size_t n)
+static void add_position (scoring *s, const float *logits, double total, json_t *nll)
 {
-    double peak = -INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++)
-        if ((double) logits[i] > peak)
-            peak = (double) logits[i];
-    for (size_t i = 0; i < n; i++)
-        sum += wl_exp ((double) logits[i] - peak);
-    return peak + wl_log (sum);
-}
-
-static void on_logits (void *context, size_t position, const float *logits)
-{
-    scoring *s = context;
-    double total = log_sum_exp (logits, s->n_vocab);
-    json_t *top = json_array (), *nll = json_null ();
+    json_t *top = json_array ();
     uint32_t n = rank (s, logits);
     for (uint32_t i = 0; i < n; i++)
         json_array_append_new (top, json_pack ("[i,f]", (int) s->top[i].token, (double) s->top[i].logit - total));
-    if (position + 1 < s->n_tokens) {
-        double value = total - (double) logits[s->tokens[position + 1]];
-        s->nll_sum += value;
-        nll = json_real (value);
-    }
     json_array_append_new (s->positions, json_pack ("{s:f, s:o, s:o}", "logsumexp", total, "top", top, "nll", nll));
+}
+
+/* Takes the logits behind token `position` of the whole input. */
+static void score_position (scoring *s, size_t position, const float *logits)
+{
+    double total = wl_row_log_sum_exp (logits, s->n_vocab), nll = 0;
+    bool counts = position + 1 < s->n_tokens;
+    if (position != s->n_scored++)
+        wl_fail (&s->err, WL_ERROR_INTERNAL, "the logits of position %zu came out of order", position);
+    if (counts) {
+        nll = total - (double) logits[s->tokens[position + 1]];
+        s->nll_sum += nll;
+        s->nll_squares += nll * nll;
+    }
+    if (s->as_json)
+        add_position (s, logits, total, counts ? json_real (nll) : json_null ());
     if (s->logits && fwrite (logits, sizeof *logits, s->n_vocab, s->logits) != s->n_vocab)
         wl_fail (&s->err, WL_ERROR_INPUT, "%s: cannot be written: %s", s->logits_path, strerror (errno));
     char line[80];
     snprintf (line, sizeof line, "scoring: %zu of %zu tokens", position + 1, s->n_tokens);
-    wl_progress_show (position + 1 < s->n_tokens ? line : NULL);
+    wl_progress_show (counts ? line : NULL);
 }
+
+/* -- windows ------------------------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Window i, in places of the whole input: its row r follows token begin + r (row 0 follows a BOS where there is one, whatever token is there), and
+ * rows from `first` on are scored, up to the last one, which follows token end - 1. */
+typedef struct window {
+    scoring *scoring;
+    size_t begin, end, first;
+} window;
+
+static size_t count_windows (const scoring *s)
+{
+    if (s->stride == 0 || s->n_tokens <= s->window)
+        return 1;
+    return 1 + (s->n_tokens - s->window + s->stride - 1) / s->stride;
+}
+
+/* A window but the last leaves out its last token, which would only predict one that the next window counts. */
+static window plan_window (scoring *s, size_t i)
+{
+    bool last = i + 1 == count_windows (s);
+    window w = {.scoring = s, .begin = i * s->stride};
+    w.end = last ? s->n_tokens : w.begin + s->window - 1;
+    w.first = i ? s->window - s->stride - 1 : 0;
+    return w;
+}
+
+static void on_logits (void *context, size_t row, const float *logits)
+{
+    const window *w = context;
+    score_position (w->scoring, w->begin + row, logits);
+}
+
+static bool add_window (const window *w, wl_scheduler *scheduler, int32_t *room, wl_error *err)
+{
+    const scoring *s = w->scoring;
+    size_t n = w->end - w->begin;
+    memcpy (room, s->tokens + w->begin, n * sizeof *room);
+    if (s->has_bos)
+        room[0] = s->tokens[0];
+    wl_request_options request = {.prompt = room,
+                                  .n_prompt = n,
+                                  .raw_logits = true,
+                                  .first_raw = w->first,
+                                  .context = (void *) (uintptr_t) w,
+                                  .on_logits = on_logits};
+    return wl_scheduler_add (scheduler, &request, err) != NULL;
+}
+
+/* Two windows at a time, so that the pipeline does not run empty between them. */
+static bool score_windows (scoring *s, wl_scheduler *scheduler, wl_error *err)
+{
+    bool ok = false;
+    size_t n = count_windows (s), added = 0;
+    window *windows = wl_new (n, sizeof *windows, err);
+    int32_t *room = wl_new (s->n_tokens < s->window ? s->n_tokens : s->window, sizeof *room, err);
+    if (!windows || !room)
+        goto done;
+    while (added < n || wl_scheduler_active (scheduler)) {
+        if (added < n && wl_scheduler_active (scheduler) < WINDOWS_AT_ONCE) {
+            windows[added] = plan_window (s, added);
+            if (!add_window (&windows[added++], scheduler, room, err))
+                goto done;
+            continue;
+        }
+        if (!wl_scheduler_turn (scheduler, -1, err))
+            goto done;
+        if (wl_interrupted ()) {
+            wl_fail (err, WL_ERROR_CLUSTER, "interrupted");
+            goto done;
+        }
+        if (s->err.code != WL_OK) {
+            *err = s->err;
+            goto done;
+        }
+    }
+    ok = true;
+done:
+    free (windows);
+    free (room);
+    return ok;
+}
+
+/* -- input --------------------------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool read_tokens (const char *path, uint32_t n_vocab, wl_tokens *out, wl_error *err)
 {
@@ -127,58 +222,95 @@ static bool read_input (const char *tokens_path, const char *text_path, const wl
     return ok;
 }
 
-static void print_result (const scoring *s, bool as_json)
+/* Whether the first token is the BOS that the model adds to text. */
+static bool begins_with_bos (const scoring *s, const wl_tokenizer *tokenizer, bool *has_bos, wl_error *err)
 {
-    size_t n_scored = s->n_tokens - 1;
-    double mean = n_scored ? s->nll_sum / (double) n_scored : 0;
-    if (!as_json) {
-        printf ("tokens      %zu\nmean nll    %.5f\nperplexity  %.4f\n", s->n_tokens, mean, exp (mean));
+    wl_tokens added = {0};
+    if (!wl_tokenizer_encode (tokenizer, "", 0, true, false, &added, err))
+        return false;
+    int32_t bos = wl_tokenizer_bos (tokenizer);
+    *has_bos = added.count > 0 && added.ids[0] == bos && s->tokens[0] == bos;
+    free (added.ids);
+    return true;
+}
+
+/* Settles what a window is, and that the input fits. */
+static bool plan_windows (scoring *s, const char *path, const wl_opened_model *opened, uint32_t context, wl_error *err)
+{
+    uint32_t trained = opened->model->context_length;
+    s->window = context ? context : trained;
+    if (context > trained)
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "--ctx %u is more than the %u positions this model was trained for: choose at most %u", context,
+                        trained, trained);
+    if (s->stride && !context)
+        return wl_fail (err, WL_ERROR_USAGE, "--stride %u needs --ctx N, the positions of a window: choose 2 to %u",
+                        s->stride, trained);
+    if (s->stride && s->stride >= s->window)
+        return wl_fail (err, WL_ERROR_USAGE,
+                        "--stride %u: choose 1 to %u, so that every token of a window of %u has one before it",
+                        s->stride, s->window - 1, s->window);
+    if (!s->stride && s->n_tokens > s->window)
+        return wl_fail (err, WL_ERROR_INPUT,
+                        "%s: %zu tokens, where 1 to the context of %u can be scored at once: choose --ctx N --stride N "
+                        "to score it in windows",
+                        path, s->n_tokens, s->window);
+    return !s->stride || begins_with_bos (s, opened->tokenizer, &s->has_bos, err);
+}
+
+/* -- the command ------------------------------------------------------------------------------------------------------------------------------------------------ */
+
+/* The standard error of the mean is s / sqrt (n) with s the sample's standard deviation; that of the perplexity follows to first order, as e^x grows by e^x. */
+static void print_result (const scoring *s)
+{
+    size_t n = s->n_tokens - 1;
+    double mean = n ? s->nll_sum / (double) n : 0, perplexity = wl_exp (mean), spread = 0;
+    if (n > 1)
+        spread = (s->nll_squares - (double) n * mean * mean) / (double) (n - 1);
+    double error = spread > 0 ? perplexity * sqrt (spread / (double) n) : 0;
+    if (!s->as_json) {
+        printf ("tokens      %zu\n", s->n_tokens);
+        if (s->stride)
+            printf ("windows     %zu of %u positions, stride %u\n", count_windows (s), s->window, s->stride);
+        printf ("counted     %zu\nmean nll    %.5f\nperplexity  %.4f +- %.4f\n", n, mean, perplexity, error);
         return;
     }
     json_t *tokens = json_array ();
     for (size_t i = 0; i < s->n_tokens; i++)
         json_array_append_new (tokens, json_integer (s->tokens[i]));
-    json_t *json = json_pack ("{s:o, s:f, s:f, s:O}", "tokens", tokens, "mean_nll", mean, "perplexity", exp (mean),
-                              "positions", s->positions);
+    json_t *json = json_pack ("{s:o, s:I, s:I, s:f, s:f, s:f, s:O}", "tokens", tokens, "windows",
+                              (json_int_t) count_windows (s), "counted", (json_int_t) n, "mean_nll", mean, "perplexity",
+                              perplexity, "perplexity_error", error, "positions", s->positions);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);
 }
 
-static bool score (scoring *s, const wl_opened_model *opened, const wl_cluster_options *cluster, bool as_json,
-                   wl_error *err)
+static bool score (scoring *s, const wl_opened_model *opened, const wl_cluster_options *cluster, wl_error *err)
 {
     wl_session session = {0};
+    wl_cluster_options options = *cluster;
     bool ok = false;
     size_t row_bytes = wl_stage_logit_stride (opened->model) * sizeof (float);
     uint32_t rows = row_bytes < LOGIT_BYTES ? (uint32_t) (LOGIT_BYTES / row_bytes) : 1;
     if (rows > wl_scheduler_default_rows ())
         rows = wl_scheduler_default_rows ();
-    wl_request_options request = {
-        .prompt = s->tokens, .n_prompt = s->n_tokens, .raw_logits = true, .context = s, .on_logits = on_logits};
+    uint64_t positions = s->n_tokens;
+    if (count_windows (s) > 1) { /* room for those under way, in whole pages */
+        positions = (uint64_t) wl_scheduler_pages (s->window) * WL_KV_PAGE * WINDOWS_AT_ONCE;
+        options.context = 0;
+    }
     s->positions = json_array ();
     s->top = wl_new (s->n_top + 1, sizeof *s->top, err);
-    if (!s->top || !wl_session_open (&session, opened, cluster, s->n_tokens, rows, err) ||
-        !wl_scheduler_add (session.scheduler, &request, err))
+    if (!s->top || !wl_session_open (&session, opened, &options, positions, rows, err) ||
+        !score_windows (s, session.scheduler, err))
         goto done;
-    while (wl_scheduler_active (session.scheduler)) {
-        if (!wl_scheduler_turn (session.scheduler, -1, err))
-            goto done;
-        if (wl_interrupted ()) {
-            wl_fail (err, WL_ERROR_CLUSTER, "interrupted");
-            goto done;
-        }
-        if (s->err.code != WL_OK) {
-            *err = s->err;
-            goto done;
-        }
-    }
     wl_progress_show (NULL);
     if (s->logits && fflush (s->logits) != 0) {
         wl_fail (err, WL_ERROR_INPUT, "%s: cannot be written: %s", s->logits_path, strerror (errno));
         goto done;
     }
-    print_result (s, as_json);
+    print_result (s);
     ok = true;
 done:
     wl_progress_show (NULL);
@@ -191,7 +323,7 @@ done:
 int wl_command_score (int argc, char **argv)
 {
     const char *path = NULL, *tokens_path = NULL, *text_path = NULL;
-    bool as_json = false, help;
+    bool help, stride_given = false;
     scoring s = {.n_top = 20};
     wl_cluster_flags cluster;
     wl_opened_model opened = {0};
@@ -204,7 +336,9 @@ int wl_command_score (int argc, char **argv)
         {0, "top", WL_OPTION_U32, &s.n_top, "N", "best tokens listed a position (20)", NULL},
         {0, "logits", WL_OPTION_TEXT, &s.logits_path, "FILE", "write raw logits: little-endian f32 [n_tokens, n_vocab]",
          NULL},
-        {0, "json", WL_OPTION_FLAG, &as_json, NULL, "print one JSON object", NULL},
+        {0, "stride", WL_OPTION_U32, &s.stride, "N",
+         "score in windows of --ctx positions, of which each counts N tokens more", &stride_given},
+        {0, "json", WL_OPTION_FLAG, &s.as_json, NULL, "print one JSON object", NULL},
     };
     const wl_option_table tables[] = {{own, sizeof own / sizeof own[0]}, wl_cluster_flags_init (&cluster)};
     if (!wl_options_parse ("score -m MODEL (--tokens FILE.json | -f TEXTFILE) [flags]", tables, 2, argc, argv, NULL,
@@ -221,22 +355,28 @@ int wl_command_score (int argc, char **argv)
         wl_fail (&err, WL_ERROR_USAGE, "--top %u: choose 0 to %d", s.n_top, MAX_TOP);
         goto done;
     }
-    if (!wl_opened_model_open (&opened, path, text_path != NULL, &err) ||
+    if (stride_given && s.stride == 0) {
+        wl_fail (&err, WL_ERROR_USAGE, "--stride 0: choose 1 or more");
+        goto done;
+    }
+    if (!wl_opened_model_open (&opened, path, text_path || stride_given, &err) ||
         !read_input (tokens_path, text_path, &opened, &tokens, &err))
         goto done;
-    if (tokens.count == 0 || tokens.count > opened.model->context_length) {
-        wl_fail (&err, WL_ERROR_INPUT, "%s: %zu tokens, where 1 to the model's context of %u can be scored",
-                 tokens_path ? tokens_path : text_path, tokens.count, opened.model->context_length);
+    const char *input = tokens_path ? tokens_path : text_path;
+    if (tokens.count == 0) {
+        wl_fail (&err, WL_ERROR_INPUT, "%s: no tokens, so there is nothing to score", input);
         goto done;
     }
     s.tokens = tokens.ids;
     s.n_tokens = tokens.count;
     s.n_vocab = opened.model->n_vocab;
+    if (!plan_windows (&s, input, &opened, cluster.options.context, &err))
+        goto done;
     if (s.logits_path && !(s.logits = fopen (s.logits_path, "wb"))) {
         wl_fail (&err, WL_ERROR_INPUT, "%s: cannot be written: %s", s.logits_path, strerror (errno));
         goto done;
     }
-    score (&s, &opened, &cluster.options, as_json, &err);
+    score (&s, &opened, &cluster.options, &err);
 done:
     if (s.logits && fclose (s.logits) != 0)
         wl_fail (&err, WL_ERROR_INPUT, "%s: cannot be written: %s", s.logits_path, strerror (errno));
