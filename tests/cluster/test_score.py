@@ -36,7 +36,7 @@ def windowed(woolly, model, tokens, ctx, stride, bos):
 @pytest.mark.parametrize("ctx,stride", [(64, 32), (64, 63), (40, 1), (97, 30), (2, 1)], ids=str)
 def test_windows_count_what_the_definition_says(woolly, own_models, tmp_path, name, bos, ctx, stride):
     model = own_models / f"{name}.gguf"
-    text = TEXT if stride > 1 else TEXT[:120]
+    text = TEXT if stride > 1 else TEXT[:90 if ctx > 2 else 30]  # each window is a process here
     (tmp_path / "text").write_text(text)
     tokens = woolly.json("tokenize", "-m", model, "-p", text)["ids"]
     assert (tokens[0] == 0) == (bos is not None)
