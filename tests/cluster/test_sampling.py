@@ -40,17 +40,22 @@ DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_draws_the_same_with_1_2_and_3_stages(woolly, smollm2, name):
-    def tokens(workers):
-        return woolly.json("run", "-m", smollm2, "-p", PROMPT, "-n", 32, "--ignore-eos", "--seed", 12, "--local", workers, *SAMPLERS[name])["tokens"]
-    assert tokens(1) == tokens(2) == tokens(3)
+def test_every_sampler_draws_the_same_with_1_2_and_3_stages_and_speculation(woolly, smollm2, name):
+    def answer(workers, speculation):
+        return woolly.json("run", "-m", smollm2, "--raw", "-p", PROMPT, "-n", 32, "--ignore-eos", "--seed", 12, "--local", workers,
+                           "--spec", speculation, *SAMPLERS[name])
+    expected = answer(1, "off")["tokens"]
+    guessed = answer(3, "ngram")
+    assert answer(2, "off")["tokens"] == guessed["tokens"] == expected
+    assert (guessed["speculation"]["drafted"] > 0) == (name != "mirostat")  # whose draws depend on one another
 
 
 @pytest.mark.short
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_token_is_the_one_the_formula_gives_for_the_models_logits(woolly, tiny, name):
     """History, breakers, mu and position are those of the sequence as it grew."""
-    answer = woolly.json("run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 40, "--ignore-eos", "--seed", 7, "--local", 2, *SAMPLERS[name])
+    answer = woolly.json("run", "-m", tiny, "--raw", "-p", PROMPT, "-n", 40, "--ignore-eos", "--seed", 7, "--local", 2, "--spec", "ngram",
+                         *SAMPLERS[name])
     prompt = woolly.json("tokenize", "-m", tiny, "-p", PROMPT)["ids"]
     tokens = prompt + answer["tokens"]
     texts = GGUFReader(tiny).fields["tokenizer.ggml.tokens"].contents()
