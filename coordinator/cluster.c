@@ -1,8 +1,8 @@
 /* The cluster as the coordinator sees it; see cluster.h. Workers and their control links are cluster_control.c's; here is what is done with them: waiting for
  * them, the plan, and the data links at both ends of the pipeline.
  *
- * Order of stages: local workers by number, then those whose data socket only this host can reach, then the others as they joined. So a stage never
- * has to reach into another host's loopback, and a local run is the same each time. */
+ * Order of stages: local workers by number, then those whose data socket only this host can reach, then the others, both by name. So a stage never has to
+ * reach into another host's loopback, and the same workers get the same layers each time, whose weights they have kept. */
 #include "cluster.h"
 
 #include <limits.h>
@@ -19,6 +19,7 @@
 #include "local_workers.h"
 #include "planner.h"
 #include "proto/fingerprint.h"
+#include "weight_server.h"
 
 enum { POLL_MS = 50, SEND_TURN_MS = 100, FRESH_MS = 200 };
 
@@ -26,6 +27,7 @@ typedef struct stage {
     uint32_t member;
     wl_plan_stage plan;
     char next_endpoint[256];
+    char weights_endpoint[WEIGHT_ENDPOINT_BYTES];
     control_member last_seen;
 } stage;
 
@@ -54,6 +56,10 @@ struct wl_cluster {
     char *model_path;
     control_plan plan;
     control_stage *control_stages;
+    weight_server *weights;          /* only while starting */
+    Woolly__ModelPart *parts;        /* [n_parts], the model's files */
+    Woolly__ModelPart **part_places; /* to each of them */
+    int64_t shipping_ms;             /* since when weights are on their way; 0: they are not */
 };
 
 /* -- starting: who takes part --------------------------------------------------------------------------------------------------------------- */
@@ -215,7 +221,7 @@ static bool wait_for_members (wl_cluster *c, wl_error *err)
     }
 }
 
-/* Local ones first, then those that only this host can reach, then the rest. */
+/* Local ones first, then those that only this host can reach, then the rest; each by name. */
 static int reach (const control_member *m)
 {
     char host[WL_HOST_BYTES];
@@ -227,13 +233,14 @@ static int reach (const control_member *m)
 
 static void order_members (wl_cluster *c)
 {
-    for (uint32_t i = 1; i < c->n_members; i++) { /* insertion keeps the order of joining */
+    for (uint32_t i = 1; i < c->n_members; i++) { /* insertion: those of one name stay as they joined */
         control_member m = c->members[i];
         uint32_t at = i;
         for (; at > 0; at--) {
             const control_member *before = &c->members[at - 1];
             int difference = reach (before) - reach (&m);
-            if (difference < 0 || (difference == 0 && before->number <= m.number))
+            difference = difference ? difference : (before->number > m.number) - (before->number < m.number);
+            if (difference < 0 || (difference == 0 && strcmp (before->name, m.name) <= 0))
                 break;
             c->members[at] = *before;
         }
@@ -303,6 +310,23 @@ static char *model_path (const wl_gguf *gguf, wl_error *err)
     return wl_copy_text (shown, strlen (shown), err);
 }
 
+static bool describe_parts (wl_cluster *c, wl_error *err)
+{
+    size_t n = wl_gguf_n_parts (c->need->gguf);
+    c->parts = wl_new (n, sizeof *c->parts, err);
+    c->part_places = wl_new (n, sizeof *c->part_places, err);
+    if (!c->parts || !c->part_places)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        wl_gguf_part part = wl_gguf_part_at (c->need->gguf, i);
+        woolly__model_part__init (&c->parts[i]);
+        c->parts[i].file_bytes = part.file_bytes;
+        c->parts[i].header_bytes = part.header_bytes;
+        c->part_places[i] = &c->parts[i];
+    }
+    return true;
+}
+
 static bool start_load (wl_cluster *c, wl_error *err)
 {
     c->model_path = model_path (c->need->gguf, err);
@@ -311,21 +335,30 @@ static bool start_load (wl_cluster *c, wl_error *err)
     do
         randombytes_buf (&c->epoch, sizeof c->epoch);
     while (c->epoch == 0);
+    const weight_server_options serving = {c->need->gguf, c->folder, c->listen, c->epoch};
+    c->weights = weight_server_new (&serving, err);
+    if (!c->weights || !describe_parts (c, err))
+        return false;
     for (uint32_t i = 0; i < c->n_stages; i++) {
         stage *s = &c->stages[i];
         if (i + 1 < c->n_stages)
             snprintf (s->next_endpoint, sizeof s->next_endpoint, "%s", c->stages[i + 1].last_seen.data_endpoint);
+        if (!weight_server_endpoint (c->weights, s->last_seen.data_endpoint, s->weights_endpoint, err))
+            return false;
         c->control_stages[i] =
             (control_stage){.member = s->member,
                             .first_layer = s->plan.first_layer,
                             .last_layer = s->plan.last_layer,
                             .n_threads = s->last_seen.number ? s->last_seen.n_threads : c->options.n_threads,
-                            .next_endpoint = s->next_endpoint};
+                            .next_endpoint = s->next_endpoint,
+                            .weights_endpoint = s->weights_endpoint};
     }
     c->plan = (control_plan){.epoch = c->epoch,
                              .model_path = c->model_path,
                              .isa = c->options.isa ? c->options.isa : "",
                              .fingerprint = c->fingerprint,
+                             .parts = c->part_places,
+                             .n_parts = wl_gguf_n_parts (c->need->gguf),
                              .n_pages = c->need->n_pages,
                              .max_rows = c->need->max_rows,
                              .max_logit_rows = c->need->max_logit_rows,
@@ -336,22 +369,38 @@ static bool start_load (wl_cluster *c, wl_error *err)
     return true;
 }
 
+static void describe_loading (wl_cluster *c, const control_progress *p, uint64_t total, char line[160])
+{
+    enum { ROOM = 160 };
+    int64_t now = zclock_mono ();
+    const double mb = 1e6;
+    c->shipping_ms = p->n_arriving == 0 ? 0 : c->shipping_ms ? c->shipping_ms : now;
+    double seconds = (double) (now - c->shipping_ms) / 1000;
+    if (p->n_arriving)
+        snprintf (line, ROOM, "sending weights to %u worker%s: %.0f of %.0f MB, %.0f MB/s", p->n_arriving,
+                  p->n_arriving == 1 ? "" : "s", (double) p->arrived_bytes / mb, (double) p->arriving_bytes / mb,
+                  seconds > 0 ? (double) p->arrived_bytes / mb / seconds : 0.0);
+    else if (p->n_checking)
+        snprintf (line, ROOM, "checking weights kept by %u worker%s: %.0f of %.0f MB", p->n_checking,
+                  p->n_checking == 1 ? "" : "s", (double) p->checked_bytes / mb, (double) p->checking_bytes / mb);
+    else
+        snprintf (line, ROOM, "loading: %.1f of %.1f GB, %u of %u workers ready", (double) p->packed_bytes / 1e9,
+                  (double) total / 1e9, p->n_ready, c->n_stages);
+}
+
 static bool wait_until_loaded (wl_cluster *c, wl_error *err)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < c->n_stages; i++)
         total += c->stages[i].plan.weight_bytes;
     for (;;) {
-        char line[128];
-        uint64_t done;
-        uint32_t n_ready;
+        char line[160];
         if (control_failed (c->control, err))
             return false;
-        control_load_progress (c->control, &done, &n_ready);
-        if (n_ready == c->n_stages)
+        control_progress progress = control_load_progress (c->control);
+        if (progress.n_ready == c->n_stages)
             return true;
-        snprintf (line, sizeof line, "loading: %.1f of %.1f GB, %u of %u workers ready", (double) done / 1e9,
-                  (double) total / 1e9, n_ready, c->n_stages);
+        describe_loading (c, &progress, total, line);
         if (!show (c, line, err))
             return false;
         struct pollfd item = {.fd = c->wake[0], .events = POLLIN};
@@ -378,6 +427,7 @@ static bool start (wl_cluster *c, wl_error *err)
     order_members (c);
     if (!make_plan (c, err) || !open_results (c, err) || !start_load (c, err) || !wait_until_loaded (c, err))
         return false;
+    weight_server_free (&c->weights);
     c->push = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
     return c->push && wl_link_connect (c->push, c->stages[0].last_seen.data_endpoint, err);
 }
@@ -411,6 +461,7 @@ void wl_cluster_stop (wl_cluster **cluster)
     zsock_destroy (&c->push);
     zsock_destroy (&c->pull);
     control_free (&c->control);
+    weight_server_free (&c->weights); /* after workers were told to leave: until then they would ask it again */
     if (c->folder)
         wl_socket_folder_remove (c->folder);
     wl_wake_close (c->wake);
@@ -421,6 +472,8 @@ void wl_cluster_stop (wl_cluster **cluster)
     free (c->members);
     free (c->stages);
     free (c->control_stages);
+    free (c->parts);
+    free (c->part_places);
     free (c->model_path);
     free (c);
     *cluster = NULL;
@@ -457,6 +510,10 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
                               .weight_bytes = m->weight_bytes,
                               .rss_bytes = m->rss_bytes,
                               .busy_ns = m->busy_ns,
+                              .shipped_bytes = m->shipped_bytes,
+                              .weights_from = m->weights == WOOLLY__WEIGHTS_FROM__SHIPPED ? "shipped"
+                                              : m->weights == WOOLLY__WEIGHTS_FROM__CACHE ? "cache"
+                                                                                          : "file",
                               .memory_bytes = m->memory_bytes,
                               .is_local = m->number > 0};
     snprintf (out->name, sizeof out->name, "%s", m->name);

@@ -54,7 +54,8 @@ typedef struct member {
     uint64_t round_trip_ns;                  /* of the ping that measured it; 0: none did */
     bool in_plan;
     uint32_t first_layer, last_layer;
-    uint64_t done_bytes;
+    Woolly__LoadPhase phase; /* of loading, and how far */
+    uint64_t done_bytes, total_bytes;
 } member;
 
 typedef struct id_range {
@@ -272,6 +273,9 @@ static void send_load (control *c, const control_stage *stage)
     load.max_logit_rows = plan->max_logit_rows;
     load.context = plan->context;
     load.next_endpoint = (char *) stage->next_endpoint;
+    load.weights_endpoint = (char *) stage->weights_endpoint;
+    load.parts = plan->parts;
+    load.n_parts = plan->n_parts;
     load.isa = (char *) plan->isa;
     message.kind_case = WOOLLY__CONTROL__KIND_LOAD;
     message.load = &load;
@@ -396,6 +400,9 @@ static void take_loaded (control *c, member *m, const Woolly__Loaded *loaded)
         return;
     m->state = MEMBER_READY;
     m->public.weight_bytes = m->done_bytes = loaded->weight_bytes;
+    m->phase = WOOLLY__LOAD_PHASE__PACKING;
+    m->public.shipped_bytes = loaded->shipped_bytes;
+    m->public.weights = loaded->weights;
     m->public.rss_bytes = loaded->rss_bytes;
     m->public.n_threads = loaded->n_threads;
     copy_text (m->public.isa, sizeof m->public.isa, loaded->isa);
@@ -427,7 +434,9 @@ static void take_message (control *c, int router, zframe_t *peer, const Woolly__
         return;
     case WOOLLY__CONTROL__KIND_PROGRESS:
         if (m->state == MEMBER_LOADING && message->progress->epoch == c->plan->epoch) {
+            m->phase = message->progress->phase;
             m->done_bytes = message->progress->done_bytes;
+            m->total_bytes = message->progress->total_bytes;
             wl_wake_signal (c->options.wake_end);
         }
         return;
@@ -749,17 +758,29 @@ void control_load (control *c, const control_plan *plan)
     zmq_send (zactor_resolve (c->actor), "LOAD", 4, ZMQ_DONTWAIT);
 }
 
-void control_load_progress (control *c, uint64_t *done_bytes, uint32_t *n_ready)
+control_progress control_load_progress (control *c)
 {
-    *done_bytes = 0;
-    *n_ready = 0;
+    control_progress p = {0};
     pthread_mutex_lock (&c->mutex);
-    for (size_t i = 0; i < c->n_members; i++)
-        if (c->members[i]->in_plan) {
-            *done_bytes += c->members[i]->done_bytes;
-            *n_ready += c->members[i]->state == MEMBER_READY;
+    for (size_t i = 0; i < c->n_members; i++) {
+        const member *m = c->members[i];
+        if (!m->in_plan)
+            continue;
+        p.n_ready += m->state == MEMBER_READY;
+        if (m->phase == WOOLLY__LOAD_PHASE__ARRIVING) {
+            p.n_arriving++;
+            p.arrived_bytes += m->done_bytes;
+            p.arriving_bytes += m->total_bytes;
+        } else if (m->phase == WOOLLY__LOAD_PHASE__CHECKING) {
+            p.n_checking++;
+            p.checked_bytes += m->done_bytes;
+            p.checking_bytes += m->total_bytes;
+        } else {
+            p.packed_bytes += m->done_bytes;
         }
+    }
     pthread_mutex_unlock (&c->mutex);
+    return p;
 }
 
 bool control_failed (control *c, wl_error *err)

@@ -38,6 +38,8 @@ typedef struct control_member {
     uint64_t memory_bytes;
     /* once loaded */
     uint64_t weight_bytes, rss_bytes, busy_ns;
+    uint64_t shipped_bytes;
+    Woolly__WeightsFrom weights;
 } control_member;
 
 /* Members that have joined and have no layers yet, in the order of joining: fills at most `room`, returns how many there are. */
@@ -50,12 +52,15 @@ typedef struct control_stage {
     uint32_t first_layer, last_layer;
     uint32_t n_threads;
     const char *next_endpoint;
+    const char *weights_endpoint;
 } control_stage;
 
 typedef struct control_plan {
     uint64_t epoch;
     const char *model_path, *isa; /* isa "": the workers' choice */
     const uint8_t *fingerprint;
+    Woolly__ModelPart **parts; /* [n_parts], the model's files */
+    size_t n_parts;
     uint32_t n_pages, max_rows, max_logit_rows, context;
     const control_stage *stages;
     uint32_t n_stages;
@@ -63,8 +68,16 @@ typedef struct control_plan {
 
 /* Has everyone load. The plan is borrowed until control_free. */
 void control_load (control *c, const control_plan *plan);
-/* How far they are: bytes done of all stages, and stages that are ready. */
-void control_load_progress (control *c, uint64_t *done_bytes, uint32_t *n_ready);
+typedef struct control_progress {
+    uint32_t n_ready;
+    uint64_t packed_bytes;                  /* of all stages */
+    uint32_t n_arriving, n_checking;        /* stages whose weights are on their way, or compared with their hashes */
+    uint64_t arrived_bytes, arriving_bytes; /* done and total of the former */
+    uint64_t checked_bytes, checking_bytes; /* of the latter */
+} control_progress;
+
+/* How far they are. */
+control_progress control_load_progress (control *c);
 
 /* True, with the reason in err, once anything has failed that the plan (or the start) depends on. */
 bool control_failed (control *c, wl_error *err);

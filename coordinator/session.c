@@ -183,11 +183,11 @@ json_t *wl_session_stages (wl_session *s)
         wl_cluster_stage stage;
         wl_cluster_stage_info (s->cluster, i, &stage);
         double busy = elapsed_ns > 0 ? (double) (stage.busy_ns - s->busy_before[i]) / elapsed_ns : 0;
-        json_t *json =
-            json_pack ("{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s}", "name", stage.name, "layers", (int) stage.first_layer,
-                       (int) stage.last_layer, "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
-                       (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy, "threads",
-                       (int) stage.n_threads, "isa", stage.isa);
+        json_t *json = json_pack (
+            "{s:s, s:[i,i], s:I, s:I, s:f, s:i, s:s, s:s, s:I}", "name", stage.name, "layers", (int) stage.first_layer,
+            (int) stage.last_layer, "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
+            (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy, "threads", (int) stage.n_threads,
+            "isa", stage.isa, "weights", stage.weights_from, "shipped_bytes", (json_int_t) stage.shipped_bytes);
         wl_stage_time time = wl_step_times_of (wl_scheduler_times (s->scheduler), i);
         json_object_set_new (json, "time",
                              json_pack ("{s:f, s:f, s:f, s:f}", "compute_s", (double) time.compute * 1e-9, "hop_s",

@@ -100,6 +100,14 @@ uint64_t wl_gguf_file_bytes (const wl_gguf *gguf); /* all parts together */
 /* The header (all before the tensor data) of part 0, for fingerprints and shipping. */
 wl_text wl_gguf_header (const wl_gguf *gguf);
 
+/* The files of the model, for shipping: all of their bytes, mapped, and how many of them are the header. */
+typedef struct wl_gguf_part {
+    const uint8_t *bytes;
+    uint64_t file_bytes, header_bytes;
+} wl_gguf_part;
+size_t wl_gguf_n_parts (const wl_gguf *gguf);
+wl_gguf_part wl_gguf_part_at (const wl_gguf *gguf, size_t index);
+
 size_t wl_gguf_n_tensors (const wl_gguf *gguf);
 const wl_tensor *wl_gguf_tensor (const wl_gguf *gguf, size_t index);
 const wl_tensor *wl_gguf_find_tensor (const wl_gguf *gguf, const char *name); /* NULL if absent */

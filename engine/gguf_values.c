@@ -102,6 +102,19 @@ wl_text wl_gguf_header (const wl_gguf *gguf)
     return (wl_text){(const char *) first->bytes, length};
 }
 
+size_t wl_gguf_n_parts (const wl_gguf *gguf)
+{
+    return gguf->n_parts;
+}
+
+wl_gguf_part wl_gguf_part_at (const wl_gguf *gguf, size_t index)
+{
+    const file_part *part = &gguf->parts[index];
+    return (wl_gguf_part){.bytes = part->bytes,
+                          .file_bytes = part->length,
+                          .header_bytes = part->header_end < part->length ? part->header_end : part->length};
+}
+
 size_t wl_gguf_n_tensors (const wl_gguf *gguf)
 {
     return gguf->n_tensors;

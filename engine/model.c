@@ -509,6 +509,44 @@ void wl_model_free (wl_model **model)
     *model = NULL;
 }
 
+/* -- what a stage reads --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct tensor_list {
+    const wl_tensor **out;
+    size_t room, count;
+} tensor_list;
+
+static void list_tensor (tensor_list *list, const wl_tensor *tensor)
+{
+    if (!tensor)
+        return;
+    if (list->count < list->room)
+        list->out[list->count] = tensor;
+    list->count++;
+}
+
+size_t wl_model_stage_tensors (const wl_model *m, uint32_t first_layer, uint32_t last_layer, const wl_tensor **out,
+                               size_t room)
+{
+    tensor_list list = {out, room, 0};
+    bool embeds = first_layer == 0, heads = last_layer + 1 == m->n_layers;
+    if (embeds)
+        list_tensor (&list, m->token_embedding);
+    list_tensor (&list, m->rope_factors);
+    list_tensor (&list, m->rope_factors_long);
+    for (uint32_t layer = first_layer; layer <= last_layer; layer++)
+        for (unsigned role = 0; role < WL_N_ROLES; role++)
+            list_tensor (&list, m->tensors[layer][role]);
+    if (heads) {
+        list_tensor (&list, m->output_norm);
+        list_tensor (&list, m->output_norm_bias);
+        list_tensor (&list, m->output_bias);
+        if (!embeds || m->output != m->token_embedding)
+            list_tensor (&list, m->output);
+    }
+    return list.count;
+}
+
 /* -- sizes ------------------------------------------------------------------------------------------------------------------------- */
 
 uint64_t wl_model_layer_bytes (const wl_model *model, uint32_t layer)

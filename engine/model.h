@@ -128,6 +128,11 @@ void wl_model_free (wl_model **model);
 /* Writes the names of the table's rows, comma-separated; what exceeds `size` is cut off. */
 void wl_model_architectures (char *out, size_t size);
 
+/* The tensors that a stage of these layers reads, those of the embedding and of the head where it has them, each once: fills at most `room` of `out`, returns how many
+ * there are. Whatever stage.c reads from a file must be among them: a worker is sent nothing else. */
+size_t wl_model_stage_tensors (const wl_model *model, uint32_t first_layer, uint32_t last_layer, const wl_tensor **out,
+                               size_t room);
+
 /* Bytes of the weights of one layer, of the embedding and of the head, as stored in the file and (the tiles being of the same size, but for
  * padding) in a stage's memory. */
 uint64_t wl_model_layer_bytes (const wl_model *model, uint32_t layer);

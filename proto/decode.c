@@ -9,6 +9,7 @@
 
 #include "engine/memory.h"
 #include "engine/text/sampler.h"
+#include "proto/weights.h"
 
 enum { OBJECT_OVERHEAD = 16 }; /* what malloc adds, so that many empty objects count too */
 
@@ -55,12 +56,26 @@ static void free_message (void *message)
         protobuf_c_message_free_unpacked (message, &allocator);
 }
 
+static bool has_all (const void *array, size_t n)
+{
+    const void *const *places = array;
+    for (size_t i = 0; i < n; i++)
+        if (!places[i])
+            return false;
+    return true;
+}
+
 Woolly__Control *wl_control_decode (const uint8_t *bytes, size_t length, wl_error *err)
 {
     Woolly__Control *message = (Woolly__Control *) decode (&woolly__control__descriptor, bytes, length, err);
     if (message &&
         (message->kind_case == WOOLLY__CONTROL__KIND__NOT_SET || !message->hello)) { /* any member of the union */
         wl_fail (err, WL_ERROR_CLUSTER, "a control message of no kind that this version knows");
+        wl_control_free (&message);
+    }
+    if (message && message->kind_case == WOOLLY__CONTROL__KIND_LOAD &&
+        !has_all (message->load->parts, message->load->n_parts)) {
+        wl_fail (err, WL_ERROR_CLUSTER, "a plan with absent parts");
         wl_control_free (&message);
     }
     return message;
@@ -70,15 +85,6 @@ void wl_control_free (Woolly__Control **message)
 {
     free_message (*message);
     *message = NULL;
-}
-
-static bool has_all (const void *array, size_t n)
-{
-    const void *const *places = array;
-    for (size_t i = 0; i < n; i++)
-        if (!places[i])
-            return false;
-    return true;
 }
 
 static bool is_bounded_pick (const Woolly__Pick *pick)
@@ -140,4 +146,41 @@ void wl_result_free (Woolly__Result **result)
 {
     free_message (*result);
     *result = NULL;
+}
+
+/* -- weights ------------------------------------------------------------------------------------------------------------------------------ */
+
+Woolly__WeightsAsk *wl_weights_ask_decode (const uint8_t *bytes, size_t length, wl_error *err)
+{
+    Woolly__WeightsAsk *ask = (Woolly__WeightsAsk *) decode (&woolly__weights_ask__descriptor, bytes, length, err);
+    if (ask && (ask->length == 0 || ask->length > WL_WEIGHTS_CHUNK_BYTES)) {
+        wl_fail (err, WL_ERROR_CLUSTER, "%u bytes of weights are asked for, where 1 to %d are a chunk", ask->length,
+                 WL_WEIGHTS_CHUNK_BYTES);
+        wl_weights_ask_free (&ask);
+    }
+    return ask;
+}
+
+void wl_weights_ask_free (Woolly__WeightsAsk **ask)
+{
+    free_message (*ask);
+    *ask = NULL;
+}
+
+Woolly__WeightsChunk *wl_weights_chunk_decode (const uint8_t *bytes, size_t length, wl_error *err)
+{
+    Woolly__WeightsChunk *chunk =
+        (Woolly__WeightsChunk *) decode (&woolly__weights_chunk__descriptor, bytes, length, err);
+    if (chunk && !chunk->refusal[0] && chunk->hash.len != WL_WEIGHTS_HASH_BYTES) {
+        wl_fail (err, WL_ERROR_CLUSTER, "a chunk of weights with a hash of %zu bytes, not %d", chunk->hash.len,
+                 WL_WEIGHTS_HASH_BYTES);
+        wl_weights_header_free (&chunk);
+    }
+    return chunk;
+}
+
+void wl_weights_header_free (Woolly__WeightsChunk **header)
+{
+    free_message (*header);
+    *header = NULL;
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "engine/memory.h"
+#include "proto/weights.h"
 
 enum {
     PORT_BYTES = 6,
@@ -250,14 +251,14 @@ static bool set_option (void *socket, int option, int value)
 
 zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
 {
-    enum { CONTROL_QUEUE = 1000, WAITING_QUEUE = 64, DATA_QUEUE = 8 };
-    static const int types[] = {[WL_LINK_ROUTER] = ZMQ_ROUTER,
-                                [WL_LINK_DEALER] = ZMQ_DEALER,
-                                [WL_LINK_PUSH] = ZMQ_PUSH,
-                                [WL_LINK_PULL] = ZMQ_PULL};
+    enum { CONTROL_QUEUE = 1000, WAITING_QUEUE = 64, DATA_QUEUE = 8, WEIGHTS_QUEUE = 2 * WL_WEIGHTS_WINDOW };
+    static const int types[] = {
+        [WL_LINK_ROUTER] = ZMQ_ROUTER, [WL_LINK_DEALER] = ZMQ_DEALER,         [WL_LINK_PUSH] = ZMQ_PUSH,
+        [WL_LINK_PULL] = ZMQ_PULL,     [WL_LINK_WEIGHTS_ROUTER] = ZMQ_ROUTER, [WL_LINK_WEIGHTS_DEALER] = ZMQ_DEALER};
     bool is_data = kind == WL_LINK_PUSH || kind == WL_LINK_PULL;
-    int queue = is_data ? DATA_QUEUE
-                        : CONTROL_QUEUE; /* messages; beyond it a data link blocks its sender, a control link refuses */
+    bool is_weights = kind == WL_LINK_WEIGHTS_ROUTER || kind == WL_LINK_WEIGHTS_DEALER;
+    /* messages; beyond it a data link blocks its sender, the others refuse */
+    int queue = is_data ? DATA_QUEUE : is_weights ? WEIGHTS_QUEUE : CONTROL_QUEUE;
     int64_t largest = (int64_t) largest_frame;
     zsock_t *link = zsock_new (types[kind]);
     void *socket = link ? zsock_resolve (link) : NULL;
@@ -270,7 +271,7 @@ zsock_t *wl_link_new (wl_link_kind kind, size_t largest_frame, wl_error *err)
               set_option (socket, ZMQ_TCP_KEEPALIVE_IDLE, 10) && set_option (socket, ZMQ_TCP_KEEPALIVE_INTVL, 5) &&
               set_option (socket, ZMQ_TCP_KEEPALIVE_CNT, 3) && set_option (socket, ZMQ_HANDSHAKE_IVL, 5000) &&
               set_option (socket, ZMQ_RECONNECT_IVL, 50) && set_option (socket, ZMQ_RECONNECT_IVL_MAX, 1000);
-    if (ok && kind == WL_LINK_ROUTER)
+    if (ok && (kind == WL_LINK_ROUTER || kind == WL_LINK_WEIGHTS_ROUTER))
         ok = set_option (socket, ZMQ_ROUTER_MANDATORY, 1); /* a vanished peer is an error, not a silent drop */
     if (ok && kind == WL_LINK_PUSH)
         ok = set_option (

@@ -9,14 +9,14 @@
 #include <string.h>
 
 #include "engine/memory.h"
+#include "wire_private.h"
 
 static bool failed (wl_error *err, const char *what)
 {
     return wl_fail (err, WL_ERROR_CLUSTER, "%s: %s", what, zmq_strerror (errno));
 }
 
-/* Whether the socket becomes ready within timeout_ms. False with err->code == WL_OK when it does not, or a signal came. */
-static bool wait_for (zsock_t *link, short event, int timeout_ms, wl_error *err)
+bool wire_wait (zsock_t *link, short event, int timeout_ms, wl_error *err)
 {
     zmq_pollitem_t item = {.socket = zsock_resolve (link), .events = event};
     int n = zmq_poll (&item, 1, timeout_ms);
@@ -27,9 +27,7 @@ static bool wait_for (zsock_t *link, short event, int timeout_ms, wl_error *err)
 
 /* -- receiving ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Reads one message of exactly n frames into frames[], all initialised by the caller. False with an error for another number of frames: the message is
- * gone then, wherever it ended. */
-static bool receive_frames (zsock_t *link, zmq_msg_t *frames, size_t n, wl_error *err)
+bool wire_receive_frames (zsock_t *link, zmq_msg_t *frames, size_t n, wl_error *err)
 {
     void *socket = zsock_resolve (link);
     size_t got = 0;
@@ -67,7 +65,7 @@ Woolly__Control *wl_control_receive (zsock_t *link, zframe_t **peer, int timeout
         *peer = NULL;
     zmq_msg_init (&frames[0]);
     zmq_msg_init (&frames[1]);
-    if (!wait_for (link, ZMQ_POLLIN, timeout_ms, err) || !receive_frames (link, frames, routed ? 2 : 1, err))
+    if (!wire_wait (link, ZMQ_POLLIN, timeout_ms, err) || !wire_receive_frames (link, frames, routed ? 2 : 1, err))
         goto done;
     message = wl_control_decode (zmq_msg_data (body), zmq_msg_size (body), err);
     if (message && routed && peer) {
@@ -105,7 +103,7 @@ static bool receive_packet (zsock_t *link, int timeout_ms, bool wants_step, wl_p
     memset (out, 0, sizeof *out);
     zmq_msg_init (&frames[0]);
     zmq_msg_init (&frames[1]);
-    if (!wait_for (link, ZMQ_POLLIN, timeout_ms, err) || !receive_frames (link, frames, 2, err) ||
+    if (!wire_wait (link, ZMQ_POLLIN, timeout_ms, err) || !wire_receive_frames (link, frames, 2, err) ||
         !align_payload (&frames[1], err))
         goto done;
     if (wants_step)
@@ -146,7 +144,7 @@ void wl_packet_free (wl_packet *packet)
 
 /* -- sending ----------------------------------------------------------------------------------------------------------------------------- */
 
-static bool encode (const ProtobufCMessage *message, zmq_msg_t *frame, wl_error *err)
+bool wire_encode (const ProtobufCMessage *message, zmq_msg_t *frame, wl_error *err)
 {
     size_t length = protobuf_c_message_get_packed_size (message);
     if (length > WL_HEADER_LIMIT)
@@ -162,7 +160,7 @@ bool wl_control_send (zsock_t *link, zframe_t *peer, const Woolly__Control *mess
 {
     void *socket = zsock_resolve (link);
     zmq_msg_t frame;
-    if (!encode (&message->base, &frame, err))
+    if (!wire_encode (&message->base, &frame, err))
         return false;
     bool ok = !peer || zmq_send (socket, zframe_data (peer), zframe_size (peer), ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0;
     ok = ok && zmq_msg_send (&frame, socket, ZMQ_DONTWAIT) >= 0;
@@ -173,9 +171,8 @@ bool wl_control_send (zsock_t *link, zframe_t *peer, const Woolly__Control *mess
     return ok;
 }
 
-/* The second frame, after the first is on its way: when there is no memory for it an empty one ends the message, and the receiver drops it. */
-static bool send_payload (void *socket, void *payload, size_t payload_bytes,
-                          void (*release) (void *bytes, void *context), void *context, wl_error *err)
+bool wire_send_payload (void *socket, void *payload, size_t payload_bytes, void (*release) (void *bytes, void *context),
+                        void *context, wl_error *err)
 {
     zmq_msg_t body;
     if (release ? zmq_msg_init_data (&body, payload, payload_bytes, release, context)
@@ -201,15 +198,15 @@ static bool send_packet (zsock_t *link, const ProtobufCMessage *header, void *pa
     void *socket = zsock_resolve (link);
     zmq_msg_t head;
     bool encoded = false, sent = false;
-    if (wait_for (link, ZMQ_POLLOUT, timeout_ms, err)) {
-        encoded = encode (header, &head, err);
+    if (wire_wait (link, ZMQ_POLLOUT, timeout_ms, err)) {
+        encoded = wire_encode (header, &head, err);
         sent = encoded && zmq_msg_send (&head, socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0;
         if (encoded && !sent && errno != EAGAIN &&
             errno != EINTR) /* those two: the peer left since the poll, and may be back */
             failed (err, "a step could not be sent");
     }
     if (sent)
-        return send_payload (socket, payload, payload_bytes, release, context, err);
+        return wire_send_payload (socket, payload, payload_bytes, release, context, err);
     if (encoded)
         zmq_msg_close (&head);
     if (err->code != WL_OK && release)

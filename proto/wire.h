@@ -30,7 +30,14 @@ void wl_link_end_process (void);
 
 /* -- sockets ------------------------------------------------------------------------------------------------------------------- */
 
-typedef enum wl_link_kind { WL_LINK_ROUTER, WL_LINK_DEALER, WL_LINK_PUSH, WL_LINK_PULL } wl_link_kind;
+typedef enum wl_link_kind {
+    WL_LINK_ROUTER, /* control */
+    WL_LINK_DEALER,
+    WL_LINK_PUSH, /* data */
+    WL_LINK_PULL,
+    WL_LINK_WEIGHTS_ROUTER, /* weights: large messages, so short queues */
+    WL_LINK_WEIGHTS_DEALER,
+} wl_link_kind;
 
 /* Opens a socket of this kind with the project's settings: MAXMSGSIZE (`largest_frame`), high-water marks, linger 0, TCP keepalive, IPv6 allowed, handshake
  * bound, reconnect backoff capped at 1 s. Not yet bound or connected. */

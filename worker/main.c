@@ -95,6 +95,9 @@ static const char help_text[] =
     "  --memory SIZE        memory to offer: 12G, 800M (what is available)\n"
     "  --name NAME          how the coordinator calls this worker (host name and process id)\n"
     "  --model-dir DIR      where to look for models first\n"
+    "  --cache DIR          where to keep weights that coordinators send ($WOOLLY_CACHE, or ~/.cache/woolly)\n"
+    "  --cache-size SIZE    how much of them: 40G (half of what the disk has room for)\n"
+    "  --check-cache        compare all of the model's kept weights with their hashes at each start\n"
     "  --isa NAME           kernels: scalar, avx2, … (the best there is)\n"
     "  --insecure           allow unencrypted links beyond this host\n"
     "  --version\n";
@@ -111,7 +114,7 @@ static bool parse_number (const char *flag, const char *text, unsigned long long
 }
 
 /* "12G", "1.5G", "800M", "4096K" or bytes; powers of 1024. */
-static bool parse_size (const char *text, uint64_t *out, wl_error *err)
+static bool parse_size (const char *flag, const char *text, uint64_t *out, wl_error *err)
 {
     static const char units[] = "KMGT";
     char *end = NULL;
@@ -124,7 +127,7 @@ static bool parse_size (const char *text, uint64_t *out, wl_error *err)
         end += *end == 'B';
     }
     if (!end || *end || !(value >= 1 && value < 0x1p60))
-        return wl_fail (err, WL_ERROR_USAGE, "--memory wants a size such as 12G or 800M, not \"%s\"", text);
+        return wl_fail (err, WL_ERROR_USAGE, "%s wants a size such as 12G or 800M, not \"%s\"", flag, text);
     *out = (uint64_t) value;
     return true;
 }
@@ -141,13 +144,31 @@ static bool check_name (const char *name, wl_error *err)
 
 static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
 {
-    enum { JOIN = 256, TOKEN, THREADS, MEMORY, NAME, MODEL_DIR, ISA, INSECURE, PARENT_FD, HELP, VERSION };
+    enum {
+        JOIN = 256,
+        TOKEN,
+        THREADS,
+        MEMORY,
+        NAME,
+        MODEL_DIR,
+        CACHE,
+        CACHE_SIZE,
+        CHECK_CACHE,
+        ISA,
+        INSECURE,
+        PARENT_FD,
+        HELP,
+        VERSION
+    };
     static const struct option table[] = {{"join", required_argument, NULL, JOIN},
                                           {"token", required_argument, NULL, TOKEN},
                                           {"threads", required_argument, NULL, THREADS},
                                           {"memory", required_argument, NULL, MEMORY},
                                           {"name", required_argument, NULL, NAME},
                                           {"model-dir", required_argument, NULL, MODEL_DIR},
+                                          {"cache", required_argument, NULL, CACHE},
+                                          {"cache-size", required_argument, NULL, CACHE_SIZE},
+                                          {"check-cache", no_argument, NULL, CHECK_CACHE},
                                           {"isa", required_argument, NULL, ISA},
                                           {"insecure", no_argument, NULL, INSECURE},
                                           {"parent-fd", required_argument, NULL, PARENT_FD}, /* local_workers.c only */
@@ -170,7 +191,17 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
             s->name = optarg;
             break;
         case MODEL_DIR:
-            s->offer.model_dir = optarg;
+            s->offer.source.model_dir = optarg;
+            break;
+        case CACHE:
+            s->offer.source.cache = optarg;
+            break;
+        case CACHE_SIZE:
+            if (!parse_size ("--cache-size", optarg, &s->offer.source.cache_bytes, err))
+                return false;
+            break;
+        case CHECK_CACHE:
+            s->offer.source.check_cache = true;
             break;
         case ISA:
             s->offer.isa = optarg;
@@ -190,7 +221,7 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
             s->offer.n_threads = (uint32_t) number;
             break;
         case MEMORY:
-            if (!parse_size (optarg, &s->offer.memory_bytes, err))
+            if (!parse_size ("--memory", optarg, &s->offer.memory_bytes, err))
                 return false;
             break;
         case PARENT_FD:

@@ -3,11 +3,9 @@
  * A Load comes from a peer, so every number is checked against the model file and this worker's offer before anything is allocated in proportion to it. */
 #include "plan.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "engine/kv_cache.h"
 #include "engine/machine.h"
@@ -27,6 +25,9 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
         load->n_pages == 0 || load->n_pages > MAX_PAGES || load->n_threads > MAX_THREADS)
         return wl_fail (err, WL_ERROR_CLUSTER, "a plan out of bounds: layers %u-%u, %u rows, %u pages, %u threads",
                         load->first_layer, load->last_layer, load->max_rows, load->n_pages, load->n_threads);
+    if (load->weights_endpoint[0] && !wl_link_endpoint_ok (load->weights_endpoint))
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's source of weights \"%s\" is no endpoint",
+                        load->weights_endpoint);
     if (!wl_link_endpoint_ok (load->next_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's next stage \"%s\" is no endpoint", load->next_endpoint);
     return true;
@@ -34,65 +35,18 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
 
 /* -- the model ---------------------------------------------------------------------------------------------------------------------------- */
 
-static const char *base_name (const char *path)
-{
-    const char *slash = strrchr (path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* The path under which this worker has the model: in its --model-dir, else the coordinator's own. */
-static char *find_model (const char *asked, const char *model_dir, wl_error *err)
-{
-    if (model_dir && *base_name (asked)) {
-        size_t length = strlen (model_dir) + strlen (base_name (asked)) + 2;
-        char *path = wl_new (length, 1, err);
-        if (!path)
-            return NULL;
-        snprintf (path, length, "%s/%s", model_dir, base_name (asked));
-        if (access (path, R_OK) == 0)
-            return path;
-        free (path);
-    }
-    if (access (asked, R_OK) != 0) {
-        wl_fail (err, WL_ERROR_CLUSTER,
-                 "%s: %s here: copy the model to this machine and name its folder with --model-dir", asked,
-                 strerror (errno));
-        return NULL;
-    }
-    return wl_copy_text (asked, strlen (asked), err);
-}
-
-static bool open_model (plan *p, const plan_offer *offer, wl_error *err)
+static bool open_model (plan *p, const plan_offer *offer, const load_progress *progress, wl_error *err)
 {
     const Woolly__Load *load = p->order->load;
-    uint8_t fingerprint[WL_FINGERPRINT_BYTES];
-    bool ok = false;
-    char *path = find_model (load->model_path, offer->model_dir, err);
-    if (!path)
+    if (!model_source_open (&p->source, load, &offer->source, progress, err))
         return false;
-    p->gguf = wl_gguf_open (path, err);
-    if (!p->gguf || !wl_fingerprint (p->gguf, fingerprint, err))
-        goto done;
-    if (memcmp (fingerprint, load->fingerprint.data, WL_FINGERPRINT_BYTES) != 0) {
-        wl_fail (err, WL_ERROR_CLUSTER,
-                 "%s: not the coordinator's file, though of the same name (fingerprints differ): copy it from there",
-                 path);
-        goto done;
-    }
-    p->model = wl_model_new (p->gguf, err);
-    if (!p->model)
-        goto done;
-    if (load->last_layer >= p->model->n_layers) {
-        wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer, load->last_layer, path,
-                 p->model->n_layers);
-        goto done;
-    }
+    p->model = p->source.model;
+    if (load->last_layer >= p->model->n_layers)
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer,
+                        load->last_layer, wl_gguf_path (p->source.gguf), p->model->n_layers);
     p->embeds = load->first_layer == 0;
     p->heads = load->last_layer + 1 == p->model->n_layers;
-    ok = true;
-done:
-    free (path);
-    return ok;
+    return true;
 }
 
 /* -- memory -------------------------------------------------------------------------------------------------------------------------------- */
@@ -200,13 +154,18 @@ static bool open_work_space (plan *p, wl_error *err)
     return p->drawn && p->sampler;
 }
 
-bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress,
-                void *progress_context, wl_error *err)
+static bool report_packing (void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const load_progress *progress = context;
+    return load_progress_report (progress, WOOLLY__LOAD_PHASE__PACKING, done_bytes, total_bytes, NULL);
+}
+
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const load_progress *progress, wl_error *err)
 {
     *p = (plan){.order = order, .epoch = order->load->epoch};
     const Woolly__Load *load = order->load;
     size_t send_bytes;
-    if (!check_load (load, err) || !open_model (p, offer, err))
+    if (!check_load (load, err) || !open_model (p, offer, progress, err))
         goto failed;
     p->max_rows = load->max_rows;
     p->max_logit_rows = load->max_logit_rows < load->max_rows ? load->max_logit_rows : load->max_rows;
@@ -226,7 +185,10 @@ bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_pro
     if (!p->pool || !open_buffers (p, send_bytes, err) || !open_work_space (p, err))
         goto failed;
     options.pool = p->pool;
-    p->stage = wl_stage_new (p->gguf, p->model, &options, progress, progress_context, err);
+    if (!model_source_fill (&p->source, load, &offer->source, progress, err))
+        goto failed;
+    p->model = p->source.model;
+    p->stage = wl_stage_new (p->source.gguf, p->model, &options, report_packing, (void *) progress, err);
     if (!p->stage)
         goto failed;
     p->next = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
@@ -244,8 +206,7 @@ void plan_close (plan *p)
     wl_stage_free (&p->stage);
     wl_thread_pool_free (&p->pool);
     wl_sampler_free (&p->sampler);
-    wl_model_free (&p->model);
-    wl_gguf_free (&p->gguf);
+    model_source_close (&p->source);
     free (p->spans);
     free (p->logit_rows);
     free (p->drawn);

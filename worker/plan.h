@@ -11,13 +11,14 @@
 #include "engine/stage.h"
 #include "engine/text/sampler.h"
 #include "engine/thread_pool.h"
+#include "model_source.h"
 #include "proto/wire.h"
 
 /* What a worker brings to any plan. */
 typedef struct plan_offer {
-    const char *model_dir; /* where to look for models first; NULL: nowhere */
-    const char *isa;       /* NULL: the best */
-    uint32_t n_threads;    /* 0: all cores */
+    model_source_options source; /* where models come from */
+    const char *isa;             /* NULL: the best */
+    uint32_t n_threads;          /* 0: all cores */
     uint64_t memory_bytes;
 } plan_offer;
 
@@ -38,8 +39,8 @@ typedef struct plan {
     bool embeds, heads; /* first, last stage */
     const char *isa;
 
-    wl_gguf *gguf;
-    wl_model *model;
+    model_source source;
+    const wl_model *model; /* source's */
     wl_thread_pool *pool;
     wl_stage *stage;
     wl_sampler *sampler; /* last stage */
@@ -61,9 +62,8 @@ typedef struct plan {
     bool failed;            /* reported; further steps are dropped */
 } plan;
 
-/* Opens everything that `order` (taken over, also on failure) asks for. Progress as wl_stage_new. On failure nothing is left open. */
-bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, wl_progress_fn progress,
-                void *progress_context, wl_error *err);
+/* Opens everything that `order` (taken over, also on failure) asks for. On failure nothing is left open. */
+bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const load_progress *progress, wl_error *err);
 void plan_close (plan *p);
 
 /* A buffer that nobody reads, marked as in use; NULL if all are on their way. */

@@ -196,6 +196,8 @@ static void send_loaded (session *s, const stage_event *event)
     loaded.rss_bytes = wl_memory_resident ();
     loaded.isa = (char *) event->isa;
     loaded.n_threads = event->n_threads;
+    loaded.shipped_bytes = event->shipped_bytes;
+    loaded.weights = event->weights;
     message.kind_case = WOOLLY__CONTROL__KIND_LOADED;
     message.loaded = &loaded;
     tell (s, &message);
@@ -208,6 +210,7 @@ static void send_progress (session *s, const stage_event *event)
     progress.epoch = event->epoch;
     progress.done_bytes = event->done_bytes;
     progress.total_bytes = event->total_bytes;
+    progress.phase = event->phase;
     message.kind_case = WOOLLY__CONTROL__KIND_PROGRESS;
     message.progress = &progress;
     tell (s, &message);

@@ -338,13 +338,16 @@ static void take_step (stage_loop *loop)
 
 /* -- orders ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static bool on_progress (void *context, uint64_t done_bytes, uint64_t total_bytes)
+static bool on_progress (void *context, Woolly__LoadPhase phase, uint64_t done_bytes, uint64_t total_bytes)
 {
     stage_loop *loop = context;
     uint64_t epoch = loop->plan.epoch, now = now_ns ();
     if (now - loop->progress_ns >= PROGRESS_EVERY_MS * 1000000u) {
-        stage_event event = {
-            .kind = STAGE_PROGRESS, .epoch = epoch, .done_bytes = done_bytes, .total_bytes = total_bytes};
+        stage_event event = {.kind = STAGE_PROGRESS,
+                             .epoch = epoch,
+                             .phase = phase,
+                             .done_bytes = done_bytes,
+                             .total_bytes = total_bytes};
         send_event (loop, &event, ZMQ_DONTWAIT);
         loop->progress_ns = now;
     }
@@ -371,7 +374,8 @@ static void begin_load (stage_loop *loop)
     close_plan (loop);
     atomic_store (&loop->busy_ns, 0);
     atomic_store (&loop->steps, 0);
-    loop->has_plan = plan_open (&loop->plan, order, loop->offer, on_progress, loop, &err);
+    const load_progress progress = {on_progress, loop};
+    loop->has_plan = plan_open (&loop->plan, order, loop->offer, &progress, &err);
     if (!loop->has_plan) {
         if (is_wanted (loop, epoch)) /* else it was cancelled */
             report_failure (loop, epoch, &err);
@@ -381,6 +385,8 @@ static void begin_load (stage_loop *loop)
     stage_event event = {.kind = STAGE_LOADED,
                          .epoch = epoch,
                          .weight_bytes = wl_stage_weight_bytes (loop->plan.stage),
+                         .shipped_bytes = loop->plan.source.shipped_bytes,
+                         .weights = loop->plan.source.from,
                          .n_threads = (uint32_t) wl_thread_pool_size (loop->plan.pool)};
     snprintf (event.isa, sizeof event.isa, "%s", loop->plan.isa);
     send_event (loop, &event, 0);

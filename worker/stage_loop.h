@@ -20,8 +20,11 @@ typedef enum stage_event_kind {
 typedef struct stage_event {
     stage_event_kind kind;
     uint64_t epoch;
-    uint64_t done_bytes, total_bytes; /* STAGE_PROGRESS */
-    uint64_t weight_bytes;            /* STAGE_LOADED, and the next two */
+    Woolly__LoadPhase phase; /* STAGE_PROGRESS, and the next two */
+    uint64_t done_bytes, total_bytes;
+    uint64_t weight_bytes; /* STAGE_LOADED, and the next four */
+    uint64_t shipped_bytes;
+    Woolly__WeightsFrom weights;
     uint32_t n_threads;
     char isa[16];
     wl_error error; /* STAGE_FAILED, STAGE_DROPPED */

@@ -328,10 +328,10 @@ static void a_hello_said_twice_is_one_worker (void **state)
     join_sheep (&b);
     await_load (&a); /* the second one starts it */
     await_load (&b);
-    assert_int_equal (a.load->load->first_layer, 0);
-    assert_int_equal (a.load->load->last_layer + 1, b.load->load->first_layer);
-    assert_int_equal (b.load->load->last_layer, small.n_layers - 1);
-    assert_string_equal (a.load->load->next_endpoint, b.data_endpoint);
+    assert_int_equal (b.load->load->first_layer, 0); /* the order is that of names, not of joining */
+    assert_int_equal (b.load->load->last_layer + 1, a.load->load->first_layer);
+    assert_int_equal (a.load->load->last_layer, small.n_layers - 1);
+    assert_string_equal (b.load->load->next_endpoint, a.data_endpoint);
     atomic_store (&r->give_up, true);
     assert_error (end_run (r), WL_ERROR_CLUSTER, "interrupted");
     free_sheep (&a);
