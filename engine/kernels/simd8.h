@@ -231,10 +231,10 @@ INLINE b32 gather_4_b32 (const uint32_t *const entry[8])
     __m128i half[2];
     UNROLL for (int i = 0; i < 2; i++)
     {
-        __m128i v = _mm_cvtsi32_si128 ((int) *entry[4 * i]);
-        v = _mm_insert_epi32 (v, (int) *entry[4 * i + 1], 1);
-        v = _mm_insert_epi32 (v, (int) *entry[4 * i + 2], 2);
-        half[i] = _mm_insert_epi32 (v, (int) *entry[4 * i + 3], 3);
+        half[i] = _mm_cvtsi32_si128 ((int) *entry[4 * i]);
+        half[i] = _mm_insert_epi32 (half[i], (int) *entry[4 * i + 1], 1);
+        half[i] = _mm_insert_epi32 (half[i], (int) *entry[4 * i + 2], 2);
+        half[i] = _mm_insert_epi32 (half[i], (int) *entry[4 * i + 3], 3);
     }
     return _mm256_set_m128i (half[1], half[0]);
 }

@@ -116,16 +116,29 @@ INLINE b32 high_bits (const int type, const uint8_t *block, int s, const int whi
     }
 }
 
-/* `words`: room for wide ones. */
-INLINE indices find_indices (const int type, const uint8_t *block, int s, const int which, uint16_t words[32])
+INLINE bool has_four (const int type)
 {
-    const size_t at = type == IQ1_M ? offsetof (row_iq1_m, qs) : offsetof (row_iq1_s, qs); /* as in all others */
-    const bool four = type == IQ3_XXS || type == IQ3_S;
-    const uint8_t *qs = block + 8 * at + 32 * (four ? 2 * s + which : s);
-    if (type == IQ2_XXS || type == IQ3_XXS)
-        return (indices){qs, NULL};
-    store_words_b32 (words, load_b32 (qs), high_bits (type, block, s, which));
-    return (indices){NULL, words};
+    return type == IQ3_XXS || type == IQ3_S;
+}
+
+INLINE bool has_wide_indices (const int type)
+{
+    return type != IQ2_XXS && type != IQ3_XXS;
+}
+
+/* Where the indices' bytes stand: one vector a sub-block, or two. */
+INLINE const uint8_t *index_bytes (const int type, const uint8_t *block)
+{
+    return type == IQ1_M ? IN_TILE (block, iq1_m, qs) : IN_TILE (block, iq1_s, qs); /* as in all others */
+}
+
+/* All wide indices of a block. They are stored well before they are used, which hides how long that takes. */
+INLINE void widen_indices (const int type, uint16_t words[16][32], const uint8_t *block)
+{
+    const uint8_t *bytes = index_bytes (type, block);
+    for (int s = 0; s < 8; s++)
+        UNROLL for (int which = 0; which < 1 + has_four (type); which++, bytes += 32) store_words_b32 (
+            words[s * (1 + has_four (type)) + which], load_b32 (bytes), high_bits (type, block, s, which));
 }
 
 INLINE b32 signs_of (const int type, const uint8_t *block, int s)
@@ -159,22 +172,28 @@ INLINE void expand_entries (const int type, const int offset, uint8_t *out, cons
                            : type == IQ2_S  ? iq2_s_grid
                                             : iq1_grid;
     const uint32_t *grid_4 = type == IQ3_XXS ? iq3_xxs_grid : iq3_s_grid;
-    const bool four = type == IQ3_XXS || type == IQ3_S, shifted = type == IQ1_S || type == IQ1_M;
+    const bool four = has_four (type), shifted = type == IQ1_S || type == IQ1_M;
     const b32 scales = type == IQ1_S ? scale_nibbles (type, block, 0) : set_b32 (0);
+    uint16_t words[16][32];
+    if (has_wide_indices (type))
+        widen_indices (type, words, block);
     for (int s = 0; s < 8; s++, out += 256) {
-        uint16_t words[2][32];
-        const indices from = find_indices (type, block, s, 0, words[0]),
-                      more = four ? find_indices (type, block, s, 1, words[1]) : from;
+        indices from[2];
+        UNROLL for (int i = 0; i < 1 + four; i++)
+        {
+            const int at = s * (1 + four) + i;
+            from[i] = has_wide_indices (type) ? (indices){NULL, words[at]}
+                                              : (indices){index_bytes (type, block) + 32 * at, NULL};
+        }
         const b32 signs = shifted ? shifts_of (type, block, s, scales, offset) : signs_of (type, block, s);
         UNROLL for (int j = 0; j < 4; j++)
         {
             b32 first, second, of_group = type == IQ1_S ? signs : spread_b32 (signs, j);
             if (four) {
-                const indices here = j < 2 ? from : more;
-                first = look_up_4 (grid_4, here, j % 2 * 2);
-                second = look_up_4 (grid_4, here, j % 2 * 2 + 1);
+                first = look_up_4 (grid_4, from[j / 2], j % 2 * 2);
+                second = look_up_4 (grid_4, from[j / 2], j % 2 * 2 + 1);
             } else
-                look_up_8 (grid, from, j, &first, &second);
+                look_up_8 (grid, from[0], j, &first, &second);
             store_b32 (out + 64 * j,
                        shifted ? add_b32 (first, of_group) : add_signed (first, of_group, 0x08040201, offset));
             store_b32 (out + 64 * j + 32,

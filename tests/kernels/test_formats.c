@@ -182,7 +182,7 @@ void test_formats (test_state *t)
                "%s: the format disagrees with GGUF's sizes", wl_type_name (type));
         pack_keeps_weights (t, type, 256);
         pack_keeps_weights (t, type, 512);
-        if (f->activation == WL_ACTIVATION_Q8_256)
+        if (f && f->activation == WL_ACTIVATION_Q8_256)
             largest_sums_are_exact (t, type);
     }
     check (t, !wl_format_find (Q8_K_TYPE) && !wl_format_find (12345) && !wl_kernels_scalar.matmul[Q8_K_TYPE],
