@@ -31,8 +31,8 @@ void wl_sampling_pack (const wl_sampling *s, Woolly__Sampling *m)
     m->wants_logprob = s->wants_logprob;
     m->n_alternatives = s->n_alternatives;
     m->n_bias_tokens = m->n_bias_values = s->n_biases;
-    m->bias_tokens = (uint32_t *) (uintptr_t) s->bias_tokens; /* protobuf-c's types know no const; packing only reads */
-    m->bias_values = (float *) (uintptr_t) s->bias_values;
+    m->bias_tokens = (uint32_t *) s->bias_tokens; /* protobuf-c's types know no const; packing only reads */
+    m->bias_values = (float *) s->bias_values;
 }
 
 bool wl_sampling_unpack (const Woolly__Sampling *m, wl_sampling *s, wl_error *err)
@@ -79,8 +79,8 @@ void wl_sample_pack (const wl_sample *s, Woolly__Sample *m)
     m->token = s->token;
     m->logprob = s->logprob;
     m->n_alternatives = m->n_alternative_logprobs = s->n_alternatives;
-    m->alternatives = (uint32_t *) (uintptr_t) s->alternatives;
-    m->alternative_logprobs = (float *) (uintptr_t) s->alternative_logprobs;
+    m->alternatives = (uint32_t *) s->alternatives;
+    m->alternative_logprobs = (float *) s->alternative_logprobs;
     m->mirostat_mu = s->mirostat_mu;
 }
 

@@ -125,7 +125,7 @@ static void on_logits (void *context, size_t row, const float *logits)
     score_position (w->scoring, w->begin + row, logits);
 }
 
-static bool add_window (const window *w, wl_scheduler *scheduler, int32_t *room, wl_error *err)
+static bool add_window (window *w, wl_scheduler *scheduler, int32_t *room, wl_error *err)
 {
     const scoring *s = w->scoring;
     size_t n = w->end - w->begin;
@@ -136,7 +136,7 @@ static bool add_window (const window *w, wl_scheduler *scheduler, int32_t *room,
                                   .n_prompt = n,
                                   .raw_logits = true,
                                   .first_raw = w->first,
-                                  .context = (void *) (uintptr_t) w,
+                                  .context = w,
                                   .on_logits = on_logits};
     return wl_scheduler_add (scheduler, &request, err) != NULL;
 }

@@ -120,7 +120,7 @@ static void every_parameter_crosses (void **state)
         wl_sampling back;
         fill (&s, &samplings[i]);
         s.pick.n_history = 3;
-        s.pick.history = (uint32_t *) (uintptr_t) history;
+        s.pick.history = (uint32_t *) history;
         s.pick.mirostat_mu = 0.1;
         Woolly__Step *step = cross (&s, &err);
         assert_non_null (step);
