@@ -10,7 +10,7 @@ from sampling_reference import by_rank, expected, f32, filtered, penalised, soft
 
 pytestmark = pytest.mark.short
 N_VOCAB = 1009  # a last block that is not whole
-N_ROWS = 6
+N_ROWS = 7
 
 
 # -- the sampler ---------------------------------------------------------------------------------------------------------------------------
@@ -26,7 +26,8 @@ def run_sampler(rows, cases, folder):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Rows of several shapes: a bell, a peaked one, a flat one, one with equal logits, one with forbidden tokens, one far from zero."""
+    """Rows of several shapes: a bell, a peaked one, a flat one, one with equal logits, one with forbidden tokens, one far from zero, one of
+    neighbours in f32."""
     random = np.random.default_rng(7)
     r = random.normal(0, 3, (N_ROWS, N_VOCAB)).astype(np.float32)
     r[1, random.choice(N_VOCAB, 5, replace=False)] += 14
@@ -34,6 +35,7 @@ def rows():
     r[3] = np.round(r[3])
     r[4, random.choice(N_VOCAB, 500, replace=False)] = -np.inf
     r[5] = r[5] * 2 - 300
+    r[6] = 1 + random.permutation(N_VOCAB).astype(np.float32) * np.finfo(np.float32).eps
     return r
 
 
@@ -52,9 +54,10 @@ SETS = {
     "top_k": [{"top_k": k} for k in (1, 2, 40, 1000, 1009, 100000)],
     "top_p": [{"top_p": p} for p in (0.01, 0.3, 0.9, 0.999)] + [{"top_p": 0.8, "top_k": 50}],
     "min_p": [{"min_p": p} for p in (0.001, 0.05, 0.5, 1)] + [{"min_p": 0.1, "top_k": 20, "temperature": 2}, {"min_p": 0.1, "top_p": 0.6}],
-    "typical": [{"typical_p": p} for p in (0.05, 0.2, 0.5, 0.95)] + [{"typical_p": 0.5, "top_k": 30}, {"typical_p": 0.7, "top_p": 0.9, "min_p": 0.02}],
+    "typical": [{"typical_p": p} for p in (0.05, 0.2, 0.5, 0.95)] + [{"typical_p": 0.5, "top_k": 30}, {"typical_p": 0.7, "top_p": 0.9, "min_p": 0.02},
+                                                                        {"typical_p": 0.2, "min_p": 0.7}],
     "top_n_sigma": [{"top_n_sigma": n} for n in (0.01, 1, 2.5)] + [{"top_n_sigma": 1, "temperature": 3, "top_k": 7},
-                                                                  {"top_n_sigma": 1, "biases": [[3, None], [7, 4]]}],
+                                                                  {"top_n_sigma": 1, "biases": [[400, 4], *([i, -50] for i in range(300))]}],
     "xtc": [{"xtc_probability": 1, "xtc_threshold": t} for t in (0, 0.02, 0.1, 0.5)] + [{"xtc_probability": 0.5, "xtc_threshold": 0.05, "min_p": 0.02}],
     "mirostat": [{"mirostat": 2, "mirostat_entropy": e, "mirostat_rate": r} for e, r in ((3, 0.1), (6, 0.5), (0.5, 1))]
                 + [{"mirostat": 2, "mirostat_entropy": 4, "mirostat_rate": 0.3, "temperature": 1.6}],
