@@ -9,43 +9,68 @@
 
 enum { LANES = 8 };
 
-static const double LEAST = -700; /* e^-700 is still a normal number */
-static const double LOG2E = 0x1.71547652b82fep+0;
-static const double ROUND = 0x1.8p52;                /* adding it leaves the nearest whole number in the last bits */
-static const double LN2_HIGH = 0x1.62e42fefa0000p-1; /* n * LN2_HIGH is exact for the n that occur */
-static const double LN2_LOW = 0x1.cf79abc9e3b3ap-40;
+/* GCC's and clang's vectors, of the two doubles that every CPU has registers for. */
+typedef double pair __attribute__ ((vector_size (2 * sizeof (double))));
+typedef int64_t words __attribute__ ((vector_size (2 * sizeof (int64_t))));
 
-/* e^x for -700 <= x <= 700: n = round (x log2 e), r = x - n ln 2, the Taylor series of e^r to r^13, times 2^n. */
-static inline double exp_in_range (double x)
+static const pair LEAST = {-700, -700}; /* e^-700 is still a normal number */
+static const pair LOG2E = {0x1.71547652b82fep+0, 0x1.71547652b82fep+0};
+static const pair ROUND = {0x1.8p52, 0x1.8p52}; /* adding it leaves the nearest whole number in the last bits */
+static const pair LN2_HIGH = {0x1.62e42fefa0000p-1,
+                              0x1.62e42fefa0000p-1}; /* n * LN2_HIGH is exact for the n that occur */
+static const pair LN2_LOW = {0x1.cf79abc9e3b3ap-40, 0x1.cf79abc9e3b3ap-40};
+static const words ONE_BITS = {(int64_t) 1023 << 52, (int64_t) 1023 << 52}; /* of 1.0 */
+
+/* The larger of x and LEAST. */
+static inline pair clamp (pair x)
 {
-    double shifted = x * LOG2E + ROUND, n = shifted - ROUND, p = 1.0 / 6227020800.0;
-    double r = x - n * LN2_HIGH - n * LN2_LOW;
-    p = p * r + 1.0 / 479001600;
-    p = p * r + 1.0 / 39916800;
-    p = p * r + 1.0 / 3628800;
-    p = p * r + 1.0 / 362880;
-    p = p * r + 1.0 / 40320;
-    p = p * r + 1.0 / 5040;
-    p = p * r + 1.0 / 720;
-    p = p * r + 1.0 / 120;
-    p = p * r + 1.0 / 24;
-    p = p * r + 1.0 / 6;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    uint64_t bits;
-    double power;
-    memcpy (&bits, &shifted, sizeof bits);
-    bits = (bits << 52) + ((uint64_t) 1023 << 52);
-    memcpy (&power, &bits, sizeof power);
-    return p * power;
+    words low = (words) (x < LEAST);
+    return (pair) (((words) x & ~low) | ((words) LEAST & low));
+}
+
+/* e^x, 0 below LEAST: n = round (x log2 e), r = x - n ln 2, the Taylor series of e^r to r^13, times 2^n. */
+static inline pair exp_pair (pair x)
+{
+#define BOTH(c) ((pair){c, c})
+    words low = (words) (x < LEAST);
+    x = (pair) ((words) x & ~low);
+    pair shifted = x * LOG2E + ROUND, n = shifted - ROUND, r = x - n * LN2_HIGH - n * LN2_LOW;
+    pair p = BOTH (1.0 / 6227020800.0);
+    p = p * r + BOTH (1.0 / 479001600);
+    p = p * r + BOTH (1.0 / 39916800);
+    p = p * r + BOTH (1.0 / 3628800);
+    p = p * r + BOTH (1.0 / 362880);
+    p = p * r + BOTH (1.0 / 40320);
+    p = p * r + BOTH (1.0 / 5040);
+    p = p * r + BOTH (1.0 / 720);
+    p = p * r + BOTH (1.0 / 120);
+    p = p * r + BOTH (1.0 / 24);
+    p = p * r + BOTH (1.0 / 6);
+    p = p * r + BOTH (0.5);
+    p = p * r + BOTH (1.0);
+    p = p * r + BOTH (1.0);
+    p *= (pair) (((words) shifted << 52) + ONE_BITS);
+    return (pair) ((words) p & ~low);
+#undef BOTH
 }
 
 static void exp_lanes (double x[LANES])
 {
-    for (int j = 0; j < LANES; j++) {
-        double clamped = x[j] > LEAST ? x[j] : LEAST, e = exp_in_range (clamped);
-        x[j] = x[j] < LEAST ? 0.0 : e;
+    for (int j = 0; j < LANES; j += 2) {
+        pair v = {x[j], x[j + 1]};
+        v = exp_pair (v);
+        x[j] = v[0];
+        x[j + 1] = v[1];
+    }
+}
+
+static void clamp_lanes (double x[LANES])
+{
+    for (int j = 0; j < LANES; j += 2) {
+        pair v = {x[j], x[j + 1]};
+        v = clamp (v);
+        x[j] = v[0];
+        x[j + 1] = v[1];
     }
 }
 
@@ -80,10 +105,10 @@ double wl_row_sum_exp (const float *row, size_t n, double peak, double temperatu
         for (int j = 0; j < LANES; j++)
             e[j] = x[j] = ((double) part[j] - peak) / temperature;
         exp_lanes (e);
+        clamp_lanes (x);
         for (int j = 0; j < LANES; j++) {
-            double clamped = x[j] > LEAST ? x[j] : LEAST; /* 0 * -inf is no number */
             sum[j] += e[j];
-            weighted[j] += e[j] * clamped;
+            weighted[j] += e[j] * x[j];
         }
     }
     if (moment)
