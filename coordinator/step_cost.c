@@ -1,7 +1,8 @@
 /* What a step costs; see step_cost.h.
  *
- * A slot keeps the quotient of measured and prior time, smoothed, so that different row counts of one slot agree. Where a slot has no figure, those of the nearest
- * measured ones are blended. One measurement moves a slot by a factor of two at most: a machine that is busy elsewhere for a moment changes little. */
+ * A slot keeps a point of the curve: rows and the quotient of measured and prior time, smoothed. Between points the quotient is blended, so that where little was measured
+ * the prior gives the shape, and where much was, the points do. One measurement moves a slot by a factor of two at most: a machine that is busy elsewhere for a
+ * moment changes little. */
 #include "step_cost.h"
 
 #include <stdlib.h>
@@ -10,9 +11,13 @@
 
 enum { EXACT_ROWS = 8, N_SLOTS = 32, LEAST_CHUNK = 16, CHUNK_GRAIN = 8 };
 
+typedef struct point {
+    double rows, quotient; /* 0: not measured */
+} point;
+
 struct wl_step_cost {
     uint32_t n_stages, n_parallel;
-    float (*quotients)[N_SLOTS]; /* [n_stages]; 0: not measured */
+    point (*points)[N_SLOTS]; /* [n_stages] */
 };
 
 wl_step_cost *wl_step_cost_new (uint32_t n_stages, uint32_t n_parallel, wl_error *err)
@@ -22,8 +27,8 @@ wl_step_cost *wl_step_cost_new (uint32_t n_stages, uint32_t n_parallel, wl_error
         return NULL;
     cost->n_stages = n_stages;
     cost->n_parallel = n_parallel < 1 ? 1 : n_parallel > n_stages ? n_stages : n_parallel;
-    cost->quotients = wl_new (n_stages, sizeof *cost->quotients, err);
-    if (!cost->quotients)
+    cost->points = wl_new (n_stages, sizeof *cost->points, err);
+    if (!cost->points)
         wl_step_cost_free (&cost);
     return cost;
 }
@@ -31,7 +36,7 @@ wl_step_cost *wl_step_cost_new (uint32_t n_stages, uint32_t n_parallel, wl_error
 void wl_step_cost_free (wl_step_cost **cost)
 {
     if (*cost)
-        free ((*cost)->quotients);
+        free ((*cost)->points);
     free (*cost);
     *cost = NULL;
 }
@@ -60,32 +65,34 @@ static size_t slot_of (size_t n_rows)
 
 void wl_step_cost_add (wl_step_cost *cost, uint32_t stage, size_t n_rows, uint64_t ns)
 {
-    enum { MOST = 2 };
-    const float pace = 0.25f;
-    float *slot = &cost->quotients[stage][slot_of (n_rows)];
-    float now = (float) ((double) (ns ? ns : 1) / prior_ns (n_rows));
-    if (*slot == 0) {
-        *slot = now;
+    const double pace = 0.25, most = 2;
+    point *at = &cost->points[stage][slot_of (n_rows)];
+    double now = (double) (ns ? ns : 1) / prior_ns (n_rows);
+    if (at->rows == 0) {
+        *at = (point){(double) n_rows, now};
         return;
     }
-    if (now > *slot * MOST)
-        now = *slot * MOST;
-    *slot += pace * (now - *slot);
+    if (now > at->quotient * most)
+        now = at->quotient * most;
+    at->quotient += pace * (now - at->quotient);
+    at->rows += pace * ((double) n_rows - at->rows);
 }
 
 static double stage_ns (const wl_step_cost *cost, uint32_t stage, size_t n_rows)
 {
-    const float *quotients = cost->quotients[stage];
-    size_t slot = slot_of (n_rows), below = slot, above = slot;
-    while (below > 0 && quotients[below] == 0)
-        below--;
-    while (above + 1 < N_SLOTS && quotients[above] == 0)
-        above++;
-    double low = (double) quotients[below], high = (double) quotients[above], quotient = 1;
-    if (low > 0 && high > 0)
-        quotient = above == below ? low : low + (high - low) * (double) (slot - below) / (double) (above - below);
-    else if (low > 0 || high > 0)
-        quotient = low > 0 ? low : high;
+    const point *points = cost->points[stage], *below = NULL, *above = NULL;
+    double rows = (double) n_rows, quotient = 1;
+    for (const point *p = points; p < points + N_SLOTS && !above; p++) { /* their rows ascend with their slots */
+        if (p->rows > 0 && p->rows >= rows)
+            above = p;
+        else if (p->rows > 0)
+            below = p;
+    }
+    if (below && above)
+        quotient =
+            below->quotient + (above->quotient - below->quotient) * (rows - below->rows) / (above->rows - below->rows);
+    else if (below || above)
+        quotient = below ? below->quotient : above->quotient;
     return quotient * prior_ns (n_rows);
 }
 
@@ -164,12 +171,13 @@ uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
 
 size_t wl_step_cost_guesses (const wl_step_cost *cost, size_t n_rows, double base, const double *gains, size_t n)
 {
+    const double difference = 1.005;
     size_t best = 0;
     double tokens = base, best_rate = n_rows ? base / wl_step_cost_all (cost, n_rows) : 0;
     for (size_t i = 0; i < n; i++) {
         tokens += gains[i];
         double rate = tokens / wl_step_cost_all (cost, n_rows + i + 1);
-        if (rate > best_rate) {
+        if (rate > best_rate * difference) {
             best = i + 1;
             best_rate = rate;
         }

@@ -35,7 +35,7 @@ size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longes
 uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams);
 
 /* How many of n guesses a step of `n_rows` should carry besides, when the first i + 1 of them bring gains[0] + … + gains[i] tokens on average, and the rows
- * themselves bring `base`: as many as make tokens per time the most. */
+ * themselves bring `base`: as many as make tokens per time the most, and no more than make a difference. */
 size_t wl_step_cost_guesses (const wl_step_cost *cost, size_t n_rows, double base, const double *gains, size_t n);
 
 #endif
