@@ -29,6 +29,7 @@ struct wl_request {
     uint64_t generation;                /* raised whenever guesses under way turn out wrong */
     wl_speculation *speculation;        /* NULL: none */
     size_t n_guesses;                   /* that the step being built gives it */
+    uint64_t last_step;                 /* the id of the newest one that carries it */
     size_t chunk;                       /* rows of its prompt a step; 0: not yet chosen */
     uint32_t *pages;
     uint32_t n_pages;
@@ -431,18 +432,18 @@ static void give_guesses (const wl_scheduler *s, wl_request *const *chosen, size
     wl_request *given[MAX_GUESSES];
     size_t n = 0;
     while (n < MAX_GUESSES && n < room) {
-        double best = 0;
+        wl_request *likeliest = NULL;
         for (size_t i = 0; i < n_chosen; i++) {
             double chance;
-            if (guess_next (s, chosen[i], &chance) && chance >= least && chance > best) {
-                best = chance;
-                given[n] = chosen[i];
+            if (guess_next (s, chosen[i], &chance) && chance >= least && chance > gains[n]) {
+                gains[n] = chance;
+                likeliest = chosen[i];
             }
         }
-        if (best == 0)
+        if (!likeliest)
             break;
-        gains[n] = best;
-        given[n++]->n_guesses++;
+        likeliest->n_guesses++;
+        given[n++] = likeliest;
     }
     size_t paying = wl_step_cost_guesses (s->cost, n_rows, (double) n_rows, gains, n);
     while (n > paying)
@@ -456,14 +457,28 @@ static size_t logit_room (const wl_scheduler *s, const draft *d)
 
 /* -- rows */
 
+/* Adds a request to the `most` that have waited longest; a step's id tells how long. */
+static void choose_waiting (wl_request **chosen, size_t *n, size_t most, wl_request *r)
+{
+    size_t at = *n;
+    while (at > 0 && chosen[at - 1]->last_step > r->last_step)
+        at--;
+    if (at >= most)
+        return;
+    *n += *n < most;
+    for (size_t i = *n - 1; i > at; i--)
+        chosen[i] = chosen[i - 1];
+    chosen[at] = r;
+}
+
 static void add_decoding (wl_scheduler *s, draft *d, wl_request **chosen, bool prompts_wait)
 {
     size_t share = decode_share (s, prompts_wait), n = 0;
     size_t room = s->options.max_rows < s->options.max_logit_rows ? s->options.max_rows : s->options.max_logit_rows;
     share = share < room ? share : room;
-    for (wl_request *r = s->requests; r && n < share; r = r->next)
+    for (wl_request *r = s->requests; r && share; r = r->next)
         if (is_ready (r) && is_decoding (r))
-            chosen[n++] = r;
+            choose_waiting (chosen, &n, share, r);
     if (!prompts_wait)
         give_guesses (s, chosen, n, n, room - n, 0);
     for (size_t i = 0; i < n; i++)
@@ -570,6 +585,7 @@ static bool send_step (wl_scheduler *s, bool *sent, wl_error *err)
         const entry *e = &d.entries[i];
         size_t end = e->first_position + e->n_rows, known = e->request->n_known;
         f->decodes = f->decodes || e->n_draws;
+        d.entries[i].request->last_step = f->id;
         s->n_drafted += end <= known ? 0 : end - known < e->n_rows ? end - known : e->n_rows;
     }
     f->sent_ns = wl_step_times_now_ns ();

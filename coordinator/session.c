@@ -175,6 +175,22 @@ void wl_session_begin (wl_session *s)
     s->began_s = wl_now_s ();
 }
 
+static json_t *time_of (wl_session *s, uint32_t stage)
+{
+    wl_stage_time time = wl_step_times_of (wl_scheduler_times (s->scheduler), stage);
+    return json_pack ("{s:f, s:f, s:f, s:f}", "compute_s", (double) time.compute * 1e-9, "hop_s",
+                      (double) time.hop * 1e-9, "starved_s", (double) time.starved * 1e-9, "blocked_s",
+                      (double) time.blocked * 1e-9);
+}
+
+json_t *wl_session_times (wl_session *s)
+{
+    json_t *times = json_array ();
+    for (uint32_t i = 0; i < wl_cluster_n_stages (s->cluster); i++)
+        json_array_append_new (times, time_of (s, i));
+    return times;
+}
+
 json_t *wl_session_stages (wl_session *s)
 {
     json_t *stages = json_array ();
@@ -188,11 +204,7 @@ json_t *wl_session_stages (wl_session *s)
             (int) stage.last_layer, "weight_bytes", (json_int_t) stage.weight_bytes, "rss_bytes",
             (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy, "threads", (int) stage.n_threads,
             "isa", stage.isa, "weights", stage.weights_from, "shipped_bytes", (json_int_t) stage.shipped_bytes);
-        wl_stage_time time = wl_step_times_of (wl_scheduler_times (s->scheduler), i);
-        json_object_set_new (json, "time",
-                             json_pack ("{s:f, s:f, s:f, s:f}", "compute_s", (double) time.compute * 1e-9, "hop_s",
-                                        (double) time.hop * 1e-9, "starved_s", (double) time.starved * 1e-9,
-                                        "blocked_s", (double) time.blocked * 1e-9));
+        json_object_set_new (json, "time", time_of (s, i));
         json_array_append_new (stages, json);
     }
     return stages;

@@ -153,6 +153,7 @@ size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longes
 
 uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
 {
+    const double difference = 0.95; /* that makes more groups worth the unrest */
     uint32_t best = 1;
     double best_ns = 0;
     for (uint32_t n = 1; n <= cost->n_stages + 1 && n <= n_streams; n++) {
@@ -161,7 +162,7 @@ uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
         double shared = n * all / cost->n_parallel;
         double ns = all > slowest ? all : slowest; /* of a round in which every stream moves on by a token */
         ns = ns > shared ? ns : shared;
-        if (n == 1 || ns < best_ns) {
+        if (n == 1 || ns < best_ns * difference) {
             best = n;
             best_ns = ns;
         }

@@ -29,6 +29,7 @@ typedef struct test {
 typedef struct result {
     const test *test;
     double median, slowest, fastest; /* tok/s */
+    json_t *times;                   /* by cause, of each stage, over the measured runs; owned */
 } result;
 
 typedef struct flags {
@@ -117,6 +118,7 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
     double *rates = wl_new (n_runs, sizeof *rates, err), seconds;
     bool ok = rates && run_once (session, opened, t, &seconds, err);
     double tokens = (double) t->n_streams * (t->counts_prompt ? t->n_prompt : t->n_generated);
+    wl_step_times_reset (wl_scheduler_times (session->scheduler));
     for (uint32_t i = 0; ok && i < n_runs; i++) {
         char line[80];
         snprintf (line, sizeof line, "%.31s: run %u of %u", t->name, i + 1, n_runs);
@@ -128,7 +130,7 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
     if (ok) {
         qsort (rates, n_runs, sizeof *rates, by_value);
         *out = (result){t, n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2, rates[0],
-                        rates[n_runs - 1]};
+                        rates[n_runs - 1], wl_session_times (session)};
     }
     free (rates);
     return ok;
@@ -147,12 +149,13 @@ static void print_results (const flags *f, const wl_opened_model *opened, wl_ses
     if (strcmp (f->format, "json") == 0) {
         json_t *rows = json_array ();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new (rows, json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s}", "test",
+            json_array_append_new (rows, json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s, s:O}", "test",
                                                     results[i].test->name, "tok_s", results[i].median, "tok_s_min",
                                                     results[i].slowest, "tok_s_max", results[i].fastest, "runs",
                                                     (int) f->n_runs, "model",
                                                     wl_json_text (opened->model->name, strlen (opened->model->name)),
-                                                    "stages", (int) n_stages, "threads", threads, "isa", isa));
+                                                    "stages", (int) n_stages, "threads", threads, "isa", isa, "times",
+                                                    results[i].times));
         json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
         putchar ('\n');
         json_decref (rows);
@@ -193,7 +196,7 @@ static bool make_shape (const flags *f, char path[PATH_LENGTH], wl_error *err)
 static bool bench (const flags *f, wl_error *err)
 {
     test tests[MAX_TESTS];
-    result results[MAX_TESTS];
+    result results[MAX_TESTS] = {0};
     size_t n_tests = 0;
     uint32_t most_streams = 1;
     uint64_t context = 0;
@@ -226,6 +229,8 @@ static bool bench (const flags *f, wl_error *err)
     ok = true;
 done:
     wl_progress_show (NULL);
+    for (size_t i = 0; i < n_tests; i++)
+        json_decref (results[i].times);
     wl_session_close (&session);
     wl_opened_model_close (&opened);
     if (made[0])
