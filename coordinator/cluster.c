@@ -363,6 +363,7 @@ static bool start_load (wl_cluster *c, wl_error *err)
                              .max_rows = c->need->max_rows,
                              .max_logit_rows = c->need->max_logit_rows,
                              .context = c->need->context,
+                             .no_pack_cache = c->options.no_pack_cache,
                              .stages = c->control_stages,
                              .n_stages = c->n_stages};
     control_load (c->control, &c->plan);
@@ -509,6 +510,8 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
                               .n_threads = m->n_threads,
                               .weight_bytes = m->weight_bytes,
                               .rss_bytes = m->rss_bytes,
+                              .kept_bytes = m->kept_bytes,
+                              .mapped_bytes = m->mapped_bytes,
                               .busy_ns = m->busy_ns,
                               .shipped_bytes = m->shipped_bytes,
                               .weights_from = m->weights == WOOLLY__WEIGHTS_FROM__SHIPPED ? "shipped"

@@ -30,6 +30,7 @@ typedef struct wl_cluster_options {
     bool insecure;             /* --insecure: a plaintext listener beyond this host */
     const char *worker_binary; /* --worker-binary; NULL: woolly-worker beside this program */
     const char *isa;           /* --isa; NULL: the best of each worker */
+    bool no_pack_cache;        /* --no-pack-cache */
     uint32_t chunk;            /* --chunk: rows of a prompt that a step carries; 0: chosen by length and stages */
     const char *speculation;   /* --spec; NULL: the default */
     const char *trace;         /* --trace; NULL: none */
@@ -50,7 +51,9 @@ typedef struct wl_cluster_stage { /* for reports */
     uint32_t n_threads;
     char isa[16];
     uint64_t weight_bytes, rss_bytes;
-    uint64_t busy_ns; /* computing, since it was loaded */
+    uint64_t kept_bytes;   /* of the weights: found packed in the worker's cache */
+    uint64_t mapped_bytes; /* of rss_bytes: pages of files, which a host's processes share */
+    uint64_t busy_ns;      /* computing, since it was loaded */
     uint64_t memory_bytes;
     bool is_local;            /* on this machine, started by this process */
     uint64_t shipped_bytes;   /* of weights that were sent to it */

@@ -272,6 +272,7 @@ static void send_load (control *c, const control_stage *stage)
     load.max_rows = plan->max_rows;
     load.max_logit_rows = plan->max_logit_rows;
     load.context = plan->context;
+    load.no_pack_cache = plan->no_pack_cache;
     load.next_endpoint = (char *) stage->next_endpoint;
     load.weights_endpoint = (char *) stage->weights_endpoint;
     load.parts = plan->parts;
@@ -389,6 +390,7 @@ static void take_pong (control *c, member *m, const Woolly__Pong *pong)
     compare_clocks (m, pong);
     m->pong_sequence = pong->sequence;
     m->public.rss_bytes = pong->rss_bytes;
+    m->public.mapped_bytes = pong->mapped_bytes;
     m->public.busy_ns = pong->busy_ns;
     if (c->wants_pong)
         wl_wake_signal (c->options.wake_end);
@@ -404,6 +406,7 @@ static void take_loaded (control *c, member *m, const Woolly__Loaded *loaded)
     m->public.shipped_bytes = loaded->shipped_bytes;
     m->public.weights = loaded->weights;
     m->public.rss_bytes = loaded->rss_bytes;
+    m->public.kept_bytes = loaded->kept_bytes;
     m->public.n_threads = loaded->n_threads;
     copy_text (m->public.isa, sizeof m->public.isa, loaded->isa);
     wl_wake_signal (c->options.wake_end);

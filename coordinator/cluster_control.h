@@ -40,6 +40,7 @@ typedef struct control_member {
     uint64_t weight_bytes, rss_bytes, busy_ns;
     uint64_t shipped_bytes;
     Woolly__WeightsFrom weights;
+    uint64_t kept_bytes, mapped_bytes; /* as in cluster.h */
 } control_member;
 
 /* Members that have joined and have no layers yet, in the order of joining: fills at most `room`, returns how many there are. */
@@ -62,6 +63,7 @@ typedef struct control_plan {
     Woolly__ModelPart **parts; /* [n_parts], the model's files */
     size_t n_parts;
     uint32_t n_pages, max_rows, max_logit_rows, context;
+    bool no_pack_cache;
     const control_stage *stages;
     uint32_t n_stages;
 } control_plan;

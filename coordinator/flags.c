@@ -25,6 +25,8 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "isa", WL_OPTION_TEXT, &o->isa, "NAME", "kernels: scalar, avx2, … (the best each worker has)", NULL},
         {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)",
          NULL},
+        {0, "no-pack-cache", WL_OPTION_FLAG, &o->no_pack_cache, NULL, "have workers keep no packed weights on disk",
+         NULL},
         {0, "insecure", WL_OPTION_FLAG, &o->insecure, NULL, "allow --listen beyond this host without encryption", NULL},
     };
     memcpy (f->table, table, sizeof table);

@@ -38,7 +38,8 @@ void wl_session_close (wl_session *session);
 
 /* Marks the start of work, for busy_fraction. */
 void wl_session_begin (wl_session *session);
-/* The "stages" array of --json: name, layers, weight_bytes, rss_bytes, busy_fraction, threads, isa, and time by cause (step_times.h). */
+/* The "stages" array of --json: name, layers, weight_bytes (kept_bytes of them came packed from the cache), rss_bytes (mapped_bytes of
+ * them pages of files, shared by the processes of a host), busy_fraction, threads, isa, and time by cause (step_times.h). */
 json_t *wl_session_stages (wl_session *session);
 /* Where each stage's time went since wl_session_begin, in seconds by cause. */
 json_t *wl_session_times (wl_session *session);

@@ -115,6 +115,8 @@ const wl_tensor *wl_gguf_find_tensor (const wl_gguf *gguf, const char *name); /*
 /* Takes the file's pages out of this process's memory (not out of the system's cache); what is read again comes back. The whole file, since a fault maps as
  * much around it as the cache holds in one piece, which may be megabytes of neighbouring tensors. Costs microseconds. Thread: any. */
 void wl_gguf_drop_pages (const wl_gguf *gguf);
+/* Has the system read `bytes` from `data` on, inside of the mapped file, in the background; what is beyond its end is left out. */
+void wl_gguf_read_ahead (const wl_gguf *gguf, const void *data, size_t bytes);
 
 /* Metadata. The getters return false when the key is absent or of another kind (any integer width counts as an integer if the
  * value fits; f32 and f64 and integers count as float); *out is then unchanged, so a caller sets its default first. */

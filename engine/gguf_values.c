@@ -138,6 +138,18 @@ void wl_gguf_drop_pages (const wl_gguf *gguf)
             madvise ((void *) gguf->parts[i].bytes, gguf->parts[i].length, MADV_DONTNEED);
 }
 
+void wl_gguf_read_ahead (const wl_gguf *gguf, const void *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t) sysconf (_SC_PAGESIZE), at = (uintptr_t) data;
+    for (size_t i = 0; i < gguf->n_parts; i++) {
+        const file_part *p = &gguf->parts[i];
+        uintptr_t start = (uintptr_t) p->bytes, end = start + p->length, from = at / page * page;
+        if (!p->is_mapped || at < start || at >= end)
+            continue;
+        posix_madvise ((void *) from, end - at < bytes ? end - from : at - from + bytes, POSIX_MADV_WILLNEED);
+    }
+}
+
 bool wl_gguf_u64 (const wl_gguf *gguf, const char *key, uint64_t *out)
 {
     return gguf_pair_u64 (gguf_find_pair (&gguf->parts[0], key), UINT64_MAX, out);

@@ -129,6 +129,15 @@ uint64_t wl_memory_resident (void)
     return info.resident_size;
 }
 
+uint64_t wl_memory_resident_mapped (void)
+{
+    task_vm_info_data_t info;
+    mach_msg_type_number_t count = TASK_VM_INFO_COUNT;
+    if (task_info (mach_task_self (), TASK_VM_INFO, (task_info_t) &info, &count) != KERN_SUCCESS)
+        return 0;
+    return info.external;
+}
+
 #else
 
 /* The number behind `key` in a /proc file whose lines read "Key:   123 kB", in bytes; 0 if absent. */
@@ -178,6 +187,11 @@ uint64_t wl_memory_available (void)
 uint64_t wl_memory_resident (void)
 {
     return proc_kilobytes ("/proc/self/status", "VmRSS:");
+}
+
+uint64_t wl_memory_resident_mapped (void)
+{
+    return proc_kilobytes ("/proc/self/status", "RssFile:");
 }
 
 #endif

@@ -33,9 +33,11 @@ void *wl_map_pages (size_t bytes, wl_error *err);
 void wl_unmap_pages (void *memory, size_t bytes);
 
 /* Bytes of memory this machine could still give to this process (available, not merely free), and this process's resident
- * set. 0 where the system does not say. */
+ * set; of that, pages of mapped files, which are in memory once however many processes map them. 0 where the system does
+ * not say. */
 uint64_t wl_memory_available (void);
 uint64_t wl_memory_resident (void);
+uint64_t wl_memory_resident_mapped (void);
 
 /* For tests: the nth allocation from now (1 = the next one) fails, once; 0 turns it off. Not thread safe. */
 void wl_memory_fail_after (unsigned nth);

@@ -99,21 +99,32 @@ size_t wl_stage_logit_stride (const wl_model *m)
 
 typedef struct loader {
     wl_stage *stage;
-    uint8_t *at; /* next free byte of the mapping */
+    uint8_t *at; /* next free byte of the stage's own mapping, once there is one */
     uint64_t done, total;
     wl_progress_fn progress;
     void *context;
 } loader;
 
-/* Packs the tensor's matrices, one behind the other. `matrices` [tensor->dims[2]]. */
+/* The tensor's matrices, from the cache of packed weights or packed into memory of this stage's own, one behind the other. `matrices` [tensor->dims[2]]. */
 static bool load_matrices (loader *load, wl_matrix *matrices, const wl_tensor *tensor, wl_error *err)
 {
     wl_stage *s = load->stage;
-    for (uint64_t i = 0; i < tensor->dims[2]; i++) {
-        wl_matrix_pack (&matrices[i], tensor, i, load->at, s->options.pool);
-        load->at += wl_matrix_bytes (tensor);
+    const uint8_t *kept = NULL;
+    if (s->options.pack_cache)
+        kept = wl_pack_cache_tiles (s->options.pack_cache, tensor, s->options.pool);
+    if (!kept && !s->weights) {
+        s->weights = load->at = wl_map_pages (s->weights_bytes, err);
+        if (!s->weights)
+            return false;
     }
-    wl_gguf_drop_pages (s->gguf);
+    for (uint64_t i = 0; i < tensor->dims[2]; i++) {
+        if (kept) {
+            wl_matrix_place (&matrices[i], tensor, kept + i * wl_matrix_bytes (tensor));
+        } else {
+            wl_matrix_pack (&matrices[i], tensor, i, load->at, s->gguf, s->options.pool);
+            load->at += wl_matrix_bytes (tensor);
+        }
+    }
     load->done += tensor->bytes;
     s->held_bytes += tensor->bytes;
     if (load->progress && !load->progress (load->context, load->done, load->total))
@@ -184,11 +195,10 @@ static bool load_weights (wl_stage *s, wl_progress_fn progress, void *context, w
 {
     const wl_model *m = s->model;
     s->weights_bytes = (size_t) tiles_bytes (m, &s->options);
-    s->weights = wl_map_pages (s->weights_bytes, err);
     s->layers = wl_new (s->n_layers, sizeof *s->layers, err);
-    if (!s->weights || !s->layers)
+    if (!s->layers)
         return false;
-    loader load = {.stage = s, .at = s->weights, .total = s->weights_bytes, .progress = progress, .context = context};
+    loader load = {.stage = s, .total = s->weights_bytes, .progress = progress, .context = context};
     for (uint32_t i = 0; i < s->n_layers; i++)
         if (!load_layer (&load, i, err))
             return false;

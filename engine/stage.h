@@ -18,6 +18,7 @@
 #include "error.h"
 #include "kernels/kernels.h"
 #include "model.h"
+#include "pack_cache.h"
 #include "thread_pool.h"
 
 typedef struct wl_stage wl_stage;
@@ -29,6 +30,7 @@ typedef struct wl_stage_options {
     uint32_t context;          /* positions that sequences may reach: LongRoPE chooses by it; the same on every stage */
     const wl_kernels *kernels; /* from wl_kernels_find */
     wl_thread_pool *pool;      /* borrowed; must outlive the stage */
+    wl_pack_cache *pack_cache; /* where packed weights are kept, borrowed likewise; NULL: nowhere */
 } wl_stage_options;
 
 /* Called while weights are packed, from the loading thread: done of total bytes. Returning false stops loading (WL_ERROR_CLUSTER "cancelled"). */

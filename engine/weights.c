@@ -3,7 +3,8 @@
 
 #include "memory.h"
 
-enum { ALIGNMENT = 64, PACK_TILES = 16 };
+/* WINDOW_BYTES: as much of a file as is in memory beside what was packed from it. */
+enum { ALIGNMENT = 64, PACK_TILES = 16, WINDOW_BYTES = 16 << 20 };
 
 /* -- packing -------------------------------------------------------------------------------------------------------------------- */
 
@@ -24,43 +25,73 @@ uint64_t wl_matrix_bytes (const wl_tensor *tensor)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
+void wl_matrix_place (wl_matrix *matrix, const wl_tensor *tensor, const uint8_t *tiles)
+{
+    const wl_format *format = wl_format_find (tensor->type);
+    *matrix = (wl_matrix){
+        .format = format,
+        .tiles = tiles,
+        .n_tiles = tiles_of (tensor->dims[1]),
+        .tile_bytes = tile_bytes_of (tensor, format),
+        .rows = (size_t) tensor->dims[1],
+        .columns = (size_t) tensor->dims[0],
+    };
+}
+
+void wl_matrix_pack_tiles (const wl_matrix *m, const wl_tensor *tensor, uint64_t index, size_t first, size_t n,
+                           uint8_t *out)
+{
+    uint64_t matrix_bytes = tensor->bytes / tensor->dims[2];
+    const uint8_t *data = (const uint8_t *) tensor->data + index * matrix_bytes;
+    size_t row_bytes = (size_t) (matrix_bytes / tensor->dims[1]);
+    for (size_t tile = 0; tile < n; tile++) {
+        const void *rows[WL_TILE_ROWS];
+        for (size_t i = 0; i < WL_TILE_ROWS; i++) {
+            size_t row = (first + tile) * WL_TILE_ROWS + i;
+            rows[i] = row < m->rows ? data + row * row_bytes : NULL;
+        }
+        m->format->pack (out + tile * m->tile_bytes, rows, m->columns);
+    }
+}
+
+void wl_matrix_read_ahead (const wl_matrix *m, const wl_tensor *tensor, uint64_t index, size_t tile, size_t bytes,
+                           const wl_gguf *gguf)
+{
+    /* a tile takes as many bytes as its rows in the file; what follows the tensor there is mostly what is packed next */
+    const uint8_t *data = (const uint8_t *) tensor->data + index * (tensor->bytes / tensor->dims[2]);
+    wl_gguf_read_ahead (gguf, data + tile * m->tile_bytes, bytes);
+}
+
 typedef struct pack_job {
     const wl_matrix *matrix;
-    const uint8_t *data;
-    size_t row_bytes;
+    const wl_tensor *tensor;
+    uint64_t index;
+    uint8_t *memory;
+    size_t first, end; /* tiles of this window */
 } pack_job;
 
 static void pack_chunk (void *context, size_t chunk, size_t thread)
 {
     (void) thread;
     const pack_job *job = context;
-    const wl_matrix *m = job->matrix;
-    size_t end = (chunk + 1) * PACK_TILES < m->n_tiles ? (chunk + 1) * PACK_TILES : m->n_tiles;
-    for (size_t tile = chunk * PACK_TILES; tile < end; tile++) {
-        const void *rows[WL_TILE_ROWS];
-        for (size_t i = 0; i < WL_TILE_ROWS; i++) {
-            size_t row = tile * WL_TILE_ROWS + i;
-            rows[i] = row < m->rows ? job->data + row * job->row_bytes : NULL;
-        }
-        m->format->pack (m->tiles + tile * m->tile_bytes, rows, m->columns);
-    }
+    size_t first = job->first + chunk * PACK_TILES;
+    size_t n = job->end - first < PACK_TILES ? job->end - first : PACK_TILES;
+    wl_matrix_pack_tiles (job->matrix, job->tensor, job->index, first, n,
+                          job->memory + first * job->matrix->tile_bytes);
 }
 
-void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, wl_thread_pool *pool)
+void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, const wl_gguf *gguf,
+                     wl_thread_pool *pool)
 {
-    const wl_format *format = wl_format_find (tensor->type);
-    const uint8_t *data = tensor->data;
-    uint64_t matrix_bytes = tensor->bytes / tensor->dims[2];
-    *matrix = (wl_matrix){
-        .format = format,
-        .tiles = memory,
-        .n_tiles = tiles_of (tensor->dims[1]),
-        .tile_bytes = tile_bytes_of (tensor, format),
-        .rows = (size_t) tensor->dims[1],
-        .columns = (size_t) tensor->dims[0],
-    };
-    pack_job job = {matrix, data + index * matrix_bytes, (size_t) (matrix_bytes / tensor->dims[1])};
-    wl_thread_pool_run (pool, (matrix->n_tiles + PACK_TILES - 1) / PACK_TILES, pack_chunk, &job);
+    wl_matrix_place (matrix, tensor, memory);
+    pack_job job = {.matrix = matrix, .tensor = tensor, .index = index, .memory = memory};
+    size_t window = WINDOW_BYTES / matrix->tile_bytes + 1;
+    for (; job.first < matrix->n_tiles; job.first = job.end) {
+        job.end = matrix->n_tiles - job.first < window ? matrix->n_tiles : job.first + window;
+        wl_matrix_read_ahead (matrix, tensor, index, job.end, WINDOW_BYTES, gguf);
+        wl_thread_pool_run (pool, (job.end - job.first + PACK_TILES - 1) / PACK_TILES, pack_chunk, &job);
+        wl_gguf_drop_pages (gguf);
+    }
 }
 
 float *wl_vector_load (const wl_tensor *tensor, wl_error *err)

@@ -16,7 +16,7 @@
 
 typedef struct wl_matrix {
     const wl_format *format; /* NULL: the stage has no such matrix */
-    uint8_t *tiles;          /* [n_tiles][tile_bytes], 64-byte aligned start; borrowed from the mapping */
+    const uint8_t *tiles;    /* [n_tiles][tile_bytes], 64-byte aligned start; borrowed from a mapping */
     size_t n_tiles, tile_bytes;
     size_t rows, columns;
 } wl_matrix;
@@ -24,8 +24,17 @@ typedef struct wl_matrix {
 /* Bytes that the tiles of one matrix of a tensor take, rounded up to the alignment. A tensor holds dims[2] matrices: experts, or one. */
 uint64_t wl_matrix_bytes (const wl_tensor *tensor);
 
-/* Packs the index-th matrix of `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned). */
-void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, wl_thread_pool *pool);
+/* A matrix of `tensor` whose tiles are packed already; NULL: they will be elsewhere, only the shape is wanted. */
+void wl_matrix_place (wl_matrix *matrix, const wl_tensor *tensor, const uint8_t *tiles);
+/* Packs the index-th matrix of `tensor` to `memory` (wl_matrix_bytes long, 64-byte aligned), dropping the pages of its file as they are used. */
+void wl_matrix_pack (wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, uint8_t *memory, const wl_gguf *gguf,
+                     wl_thread_pool *pool);
+/* Has the system read what packing wants from the tile on. */
+void wl_matrix_read_ahead (const wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, size_t tile, size_t bytes,
+                           const wl_gguf *gguf);
+/* Packs n tiles of it, from the first-th on, to `out`, by this thread alone. */
+void wl_matrix_pack_tiles (const wl_matrix *matrix, const wl_tensor *tensor, uint64_t index, size_t first, size_t n,
+                           uint8_t *out);
 
 /* All elements of a tensor that is no matrix as aligned f32; free with wl_free_aligned. */
 float *wl_vector_load (const wl_tensor *tensor, wl_error *err);

@@ -67,6 +67,7 @@ def tensors_of(shape, n_vocab):
     """(name, rows or None of a vector, columns, type, spread) in the order of the file."""
     width, ff, layers = shape["width"], shape["ff"], shape["layers"]
     q, kv = shape["heads"] * shape["head_dim"], shape["kv_heads"] * shape["head_dim"]
+    # The layers write far more than the embedding did: the head, which is the embedding, would otherwise find its own token again and again.
     yield "token_embd.weight", n_vocab, width, Type.Q6_K, 0.02
     for i in range(layers):
         # the first and last eighth of the layers, and every third between, get six bits for what is sensitive
@@ -81,7 +82,7 @@ def tensors_of(shape, n_vocab):
         yield p + "ffn_norm.weight", None, width, Type.F32, 0
         yield p + "ffn_gate.weight", ff, width, Type.Q4_K, width ** -0.5
         yield p + "ffn_up.weight", ff, width, Type.Q4_K, width ** -0.5
-        yield p + "ffn_down.weight", width, ff, mixed, 8 * ff ** -0.5
+        yield p + "ffn_down.weight", width, ff, mixed, 32 * ff ** -0.5
     yield "output_norm.weight", None, width, Type.F32, 0
 
 

@@ -95,9 +95,12 @@ static const char help_text[] =
     "  --memory SIZE        memory to offer: 12G, 800M (what is available)\n"
     "  --name NAME          how the coordinator calls this worker (host name and process id)\n"
     "  --model-dir DIR      where to look for models first\n"
-    "  --cache DIR          where to keep weights that coordinators send ($WOOLLY_CACHE, or ~/.cache/woolly)\n"
-    "  --cache-size SIZE    how much of them: 40G (half of what the disk has room for)\n"
+    "  --cache DIR          where to keep packed weights, and those that coordinators send ($WOOLLY_CACHE, or "
+    "~/.cache/woolly)\n"
+    "  --cache-size SIZE    how much of both: 40G (half of what the disk has room for)\n"
     "  --check-cache        compare all of the model's kept weights with their hashes at each start\n"
+    "  --no-pack-cache      pack weights anew at each start, and keep none\n"
+    "  --pack-cache-least SIZE  models smaller than this are packed anew at each start (512M)\n"
     "  --isa NAME           kernels: scalar, avx2, … (the best there is)\n"
     "  --insecure           allow unencrypted links beyond this host\n"
     "  --version\n";
@@ -154,6 +157,8 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
         CACHE,
         CACHE_SIZE,
         CHECK_CACHE,
+        NO_PACK_CACHE,
+        PACK_CACHE_LEAST,
         ISA,
         INSECURE,
         PARENT_FD,
@@ -169,6 +174,8 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
                                           {"cache", required_argument, NULL, CACHE},
                                           {"cache-size", required_argument, NULL, CACHE_SIZE},
                                           {"check-cache", no_argument, NULL, CHECK_CACHE},
+                                          {"no-pack-cache", no_argument, NULL, NO_PACK_CACHE},
+                                          {"pack-cache-least", required_argument, NULL, PACK_CACHE_LEAST},
                                           {"isa", required_argument, NULL, ISA},
                                           {"insecure", no_argument, NULL, INSECURE},
                                           {"parent-fd", required_argument, NULL, PARENT_FD}, /* local_workers.c only */
@@ -202,6 +209,13 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
             break;
         case CHECK_CACHE:
             s->offer.source.check_cache = true;
+            break;
+        case NO_PACK_CACHE:
+            s->offer.no_pack_cache = true;
+            break;
+        case PACK_CACHE_LEAST:
+            if (!parse_size ("--pack-cache-least", optarg, &s->offer.pack_least_bytes, err))
+                return false;
             break;
         case ISA:
             s->offer.isa = optarg;
@@ -312,7 +326,7 @@ int main (int argc, char **argv)
     }
     if (f.session.offer.memory_bytes == 0)
         f.session.offer.memory_bytes = wl_memory_available ();
-    f.session.is_local = f.parent_fd >= 0;
+    f.session.is_local = f.session.offer.is_local = f.parent_fd >= 0;
     f.session.folder = folder = choose_folder (&f, &err);
     outside = wl_new (1, sizeof *outside, &err);
     if (err.code != WL_OK || !wl_wake_open (wake, &err) || !watch_the_outside (outside, wake[1], &f, folder, &err))

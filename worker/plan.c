@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/cache_folder.h"
 #include "engine/kv_cache.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
@@ -154,6 +155,31 @@ static bool open_work_space (plan *p, wl_error *err)
     return p->drawn && p->sampler;
 }
 
+static void complain (const plan *p, const char *text)
+{
+    if (p->complains && *text)
+        fprintf (stderr, "woolly-worker: warning: packed weights are not kept: %s\n", text);
+}
+
+/* Where packed weights of this model are kept, if anywhere: loading goes on without. */
+static void open_pack_cache (plan *p, const plan_offer *offer)
+{
+    const Woolly__Load *load = p->order->load;
+    char key[2 * WL_FINGERPRINT_BYTES + 1];
+    wl_error trouble = {0};
+    uint64_t least = offer->pack_least_bytes ? offer->pack_least_bytes : PLAN_PACK_LEAST_BYTES;
+    p->complains = !offer->is_local || p->embeds;
+    if (offer->no_pack_cache || load->no_pack_cache || wl_gguf_file_bytes (p->source.gguf) < least)
+        return;
+    for (size_t i = 0; i < WL_FINGERPRINT_BYTES; i++)
+        snprintf (key + 2 * i, 3, "%02x", load->fingerprint.data[i]);
+    char *folder = wl_cache_folder (offer->source.cache, &trouble);
+    if (folder)
+        p->pack_cache = wl_pack_cache_open (p->source.gguf, key, folder, offer->source.cache_bytes, &trouble);
+    complain (p, trouble.text);
+    free (folder);
+}
+
 static bool report_packing (void *context, uint64_t done_bytes, uint64_t total_bytes)
 {
     const load_progress *progress = context;
@@ -188,9 +214,15 @@ bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const 
     if (!model_source_fill (&p->source, load, &offer->source, progress, err))
         goto failed;
     p->model = p->source.model;
+    open_pack_cache (p, offer);
+    options.pack_cache = p->pack_cache;
     p->stage = wl_stage_new (p->source.gguf, p->model, &options, report_packing, (void *) progress, err);
     if (!p->stage)
         goto failed;
+    if (p->pack_cache) {
+        complain (p, wl_pack_cache_trouble (p->pack_cache));
+        wl_pack_cache_settle (p->pack_cache);
+    }
     p->next = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
     if (p->next && wl_link_connect (p->next, load->next_endpoint, err))
         return true;
@@ -204,6 +236,7 @@ void plan_close (plan *p)
     zsock_destroy (&p->next);
     close_buffers (p);
     wl_stage_free (&p->stage);
+    wl_pack_cache_close (&p->pack_cache);
     wl_thread_pool_free (&p->pool);
     wl_sampler_free (&p->sampler);
     model_source_close (&p->source);

@@ -8,11 +8,15 @@
 
 #include "engine/gguf.h"
 #include "engine/model.h"
+#include "engine/pack_cache.h"
 #include "engine/stage.h"
 #include "engine/text/sampler.h"
 #include "engine/thread_pool.h"
 #include "model_source.h"
 #include "proto/wire.h"
+
+/* Packing a smaller model takes less than a second. */
+#define PLAN_PACK_LEAST_BYTES (UINT64_C (512) << 20)
 
 /* What a worker brings to any plan. */
 typedef struct plan_offer {
@@ -20,6 +24,9 @@ typedef struct plan_offer {
     const char *isa;             /* NULL: the best */
     uint32_t n_threads;          /* 0: all cores */
     uint64_t memory_bytes;
+    uint64_t pack_least_bytes; /* of a model, for its packed weights to be kept; 0: PLAN_PACK_LEAST_BYTES */
+    bool no_pack_cache;
+    bool is_local; /* of several workers of a coordinator on this host one speaks for all */
 } plan_offer;
 
 /* Memory for what is on its way out. ZeroMQ reads it until it calls release, from its I/O thread. */
@@ -37,11 +44,13 @@ typedef struct plan {
     uint64_t epoch;
     uint32_t max_rows, max_logit_rows;
     bool embeds, heads; /* first, last stage */
+    bool complains;     /* says on stderr when its cache does not work */
     const char *isa;
 
     model_source source;
     const wl_model *model; /* source's */
     wl_thread_pool *pool;
+    wl_pack_cache *pack_cache; /* NULL: none is kept */
     wl_stage *stage;
     wl_sampler *sampler; /* last stage */
     zsock_t *next;       /* PUSH; the data thread's */

@@ -158,6 +158,7 @@ static void send_pong (session *s, const Woolly__Ping *ping)
     pong.sequence = ping->sequence;
     pong.sent_ns = ping->sent_ns;
     pong.rss_bytes = wl_memory_resident ();
+    pong.mapped_bytes = wl_memory_resident_mapped ();
     stage_loop_counters (s->loop, &pong.busy_ns, &pong.steps);
     pong.clock_ns = stage_loop_clock_ns ();
     message.kind_case = WOOLLY__CONTROL__KIND_PONG;
@@ -194,6 +195,7 @@ static void send_loaded (session *s, const stage_event *event)
     loaded.epoch = event->epoch;
     loaded.weight_bytes = event->weight_bytes;
     loaded.rss_bytes = wl_memory_resident ();
+    loaded.kept_bytes = event->kept_bytes;
     loaded.isa = (char *) event->isa;
     loaded.n_threads = event->n_threads;
     loaded.shipped_bytes = event->shipped_bytes;

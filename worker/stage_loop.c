@@ -387,6 +387,7 @@ static void begin_load (stage_loop *loop)
                          .weight_bytes = wl_stage_weight_bytes (loop->plan.stage),
                          .shipped_bytes = loop->plan.source.shipped_bytes,
                          .weights = loop->plan.source.from,
+                         .kept_bytes = loop->plan.pack_cache ? wl_pack_cache_found_bytes (loop->plan.pack_cache) : 0,
                          .n_threads = (uint32_t) wl_thread_pool_size (loop->plan.pool)};
     snprintf (event.isa, sizeof event.isa, "%s", loop->plan.isa);
     send_event (loop, &event, 0);

@@ -219,7 +219,9 @@ static bool bench (const flags *f, wl_error *err)
             goto done;
         }
     }
-    if (!wl_session_open (&session, &opened, &f->cluster.options, context, most_streams, err))
+    wl_cluster_options cluster = f->cluster.options;
+    cluster.no_pack_cache |= f->shape != NULL; /* nobody will want those again */
+    if (!wl_session_open (&session, &opened, &cluster, context, most_streams, err))
         goto done;
     wl_session_begin (&session);
     for (size_t i = 0; i < n_tests; i++)
