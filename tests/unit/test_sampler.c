@@ -307,6 +307,74 @@ static void forbidding_every_token_fails_with_a_sentence (void **state)
     wl_sampler_free (&sampler);
 }
 
+/* FNV-1a over every bit that a draw gives. */
+static void hash (uint64_t *sum, const void *bytes, size_t n)
+{
+    const uint8_t *b = bytes;
+    for (size_t i = 0; i < n; i++)
+        *sum = (*sum ^ b[i]) * 0x100000001b3u;
+}
+
+static void fill_row (float *row, size_t n, uint32_t shape)
+{
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (uint32_t term = 0; term < 12; term++)
+            sum += wl_sampling_uniform (term + 100 * shape, i, 0);
+        row[i] = (float) ((shape == 0 ? 3 : shape == 1 ? 0.1 : 1) * (sum - 6) + (shape == 2 && i % 97 == 0 ? 9 : 0));
+    }
+}
+
+/* The sum is that of x86-64 by GCC and clang and of aarch64: whoever gets another has arithmetic of his own. Changing a formula changes it. */
+static void draws_are_the_same_bits_on_every_platform (void **state)
+{
+    (void) state;
+    enum { N_TOKENS = 4001, N_HISTORY = 64, DRAWS = 40 };
+    static float row[N_TOKENS];
+    uint32_t history[N_HISTORY];
+    wl_sampling cases[] = {{.temperature = 1, .top_p = 1},
+                           {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f},
+                           {.temperature = 1.3f, .top_p = 1, .typical_p = 0.4f},
+                           {.temperature = 1, .top_p = 0.9f, .dynatemp_range = 0.7f, .dynatemp_exponent = 1.7f},
+                           {.temperature = 1, .top_p = 1, .top_n_sigma = 1.3f},
+                           {.temperature = 1, .top_p = 1, .top_k = 50, .xtc_probability = 0.5f, .xtc_threshold = 0.02f},
+                           {.temperature = 1, .top_p = 1, .mirostat = 2, .mirostat_entropy = 6, .mirostat_rate = 0.2f},
+                           {.temperature = 1,
+                            .top_p = 1,
+                            .top_k = 100,
+                            .repeat_penalty = 1.3f,
+                            .presence_penalty = 0.3f,
+                            .frequency_penalty = 0.2f,
+                            .repeat_last_n = 50,
+                            .dry_multiplier = 0.8f,
+                            .dry_base = 1.75f,
+                            .dry_allowed_length = 1,
+                            .dry_last_n = 60}};
+    wl_error err = {0};
+    uint64_t sum = 0xcbf29ce484222325u;
+    wl_sampler *sampler = wl_sampler_new (N_TOKENS, &err);
+    for (size_t i = 0; i < N_HISTORY; i++)
+        history[i] = wl_history_entry ((int32_t) (i * i % 13), i % 17 == 0);
+    for (uint32_t shape = 0; shape < 3; shape++) {
+        fill_row (row, N_TOKENS, shape);
+        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+            wl_draw draw = {&cases[c], 0, history, N_HISTORY, wl_sampling_first_mu (&cases[c])};
+            cases[c].wants_logprob = true;
+            cases[c].seed = c;
+            for (; draw.position < DRAWS; draw.position++) {
+                wl_sample sample;
+                assert_true (wl_sampler_draw (sampler, row, &draw, &sample, &err));
+                hash (&sum, &sample.token, sizeof sample.token);
+                hash (&sum, &sample.logprob, sizeof sample.logprob);
+                hash (&sum, &sample.mirostat_mu, sizeof sample.mirostat_mu);
+                draw.mirostat_mu = sample.mirostat_mu;
+            }
+        }
+    }
+    wl_sampler_free (&sampler);
+    assert_true (sum == 0xfd76fa8aac856c67u);
+}
+
 static void a_sampler_without_memory_is_not_made (void **state)
 {
     (void) state;
@@ -393,6 +461,7 @@ int main (void)
         cmocka_unit_test (history_is_asked_for_only_where_a_parameter_looks_at_it),
         cmocka_unit_test (tokens_beyond_the_vocabulary_fail),
         cmocka_unit_test (forbidding_every_token_fails_with_a_sentence),
+        cmocka_unit_test (draws_are_the_same_bits_on_every_platform),
         cmocka_unit_test (a_sampler_without_memory_is_not_made),
         cmocka_unit_test (parameters_out_of_range_are_refused),
     };

@@ -598,6 +598,9 @@ static void spoil_position (test_step *s)
 {
     s->span.first_position = UINT32_MAX;
 }
+static const uint32_t beyond_the_vocabulary = UINT32_MAX;
+static const float one = 1;
+
 static void spoil_far_position (test_step *s)
 {
     s->span.first_position = 1 << 20;
@@ -614,6 +617,17 @@ static void spoil_sampling (test_step *s)
 {
     s->sampling.temperature = -1;
 }
+static void spoil_history (test_step *s)
+{
+    s->pick.n_history = 1;
+    s->pick.history = (uint32_t *) &beyond_the_vocabulary;
+}
+static void spoil_bias (test_step *s)
+{
+    s->sampling.n_bias_tokens = s->sampling.n_bias_values = 1;
+    s->sampling.bias_tokens = (uint32_t *) &beyond_the_vocabulary;
+    s->sampling.bias_values = (float *) &one;
+}
 static void spoil_id (test_step *s)
 {
     s->message.id = 0;
@@ -625,7 +639,7 @@ static void a_step_of_this_plan_that_breaks_a_bound_is_reported (void **state)
     static const spoil_fn spoils[] = {spoil_tokens,   spoil_token,    spoil_negative_token, spoil_rows, spoil_no_rows,
                                       spoil_all_rows, spoil_spans,    spoil_no_spans,       spoil_span, spoil_page,
                                       spoil_no_pages, spoil_position, spoil_far_position,   spoil_pick, spoil_picks,
-                                      spoil_sampling, spoil_id};
+                                      spoil_sampling, spoil_history,  spoil_bias,           spoil_id};
     stage_under_test *t = begin (&small, false, false);
     const float payload[2 * D_MODEL] = {0};
     for (size_t i = 0; i < sizeof spoils / sizeof spoils[0] + 1; i++) {
