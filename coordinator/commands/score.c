@@ -132,12 +132,8 @@ static bool add_window (window *w, wl_scheduler *scheduler, int32_t *room, wl_er
     memcpy (room, s->tokens + w->begin, n * sizeof *room);
     if (s->has_bos)
         room[0] = s->tokens[0];
-    wl_request_options request = {.prompt = room,
-                                  .n_prompt = n,
-                                  .raw_logits = true,
-                                  .first_raw = w->first,
-                                  .context = w,
-                                  .on_logits = on_logits};
+    wl_request_options request = {
+        .prompt = room, .n_prompt = n, .raw_logits = true, .first_raw = w->first, .context = w, .on_logits = on_logits};
     return wl_scheduler_add (scheduler, &request, err) != NULL;
 }
 

@@ -147,7 +147,6 @@ def test_without_logprobs_there_are_none(woolly, tiny):
 # -- flags -------------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.short
 @pytest.mark.parametrize("flag,arguments", [
     ("--typical", ["--typical", 1.5]), ("--typical", ["--typical", 0.5, "--temp", 0]), ("--top-nsigma", ["--top-nsigma", -1]),
     ("--dynatemp-range", ["--dynatemp-range", 0.9]), ("--dynatemp-exp", ["--dynatemp-exp", 2]),

@@ -6,7 +6,6 @@ import pytest
 
 from conftest import random_tokens
 
-pytestmark = pytest.mark.short
 TEXT = "Three sheep walk over a hill. The first one says that the gap is close, and the others follow it through the night. " * 6
 
 
@@ -50,6 +49,7 @@ def test_windows_count_what_the_definition_says(woolly, own_models, tmp_path, na
     assert report["perplexity_error"] == pytest.approx(error, rel=1e-6)
 
 
+@pytest.mark.short
 def test_text_that_fits_one_window_is_scored_as_without(woolly, tiny, tmp_path):
     (tmp_path / "text").write_text("Three sheep walk over a hill.")
     plain = woolly.json("score", "-m", tiny, "-f", tmp_path / "text")
@@ -58,6 +58,7 @@ def test_text_that_fits_one_window_is_scored_as_without(woolly, tiny, tmp_path):
         assert woolly.json("score", "-m", tiny, "-f", tmp_path / "text", "--ctx", ctx, "--stride", 3) == plain
 
 
+@pytest.mark.short
 def test_the_result_is_the_same_for_any_number_of_stages_and_of_tokens_or_text(woolly, tiny, tmp_path):
     (tmp_path / "text").write_text(TEXT)
     (tmp_path / "tokens.json").write_text(json.dumps(woolly.json("tokenize", "-m", tiny, "-p", TEXT)["ids"]))
@@ -67,6 +68,7 @@ def test_the_result_is_the_same_for_any_number_of_stages_and_of_tokens_or_text(w
     assert woolly.json("score", "-m", tiny, "--tokens", tmp_path / "tokens.json", *windows) == one
 
 
+@pytest.mark.short
 def test_logits_of_windows_are_written_a_row_a_token(woolly, tiny, tmp_path):
     tokens = random_tokens(5, 150)
     (tmp_path / "tokens.json").write_text(json.dumps(tokens))
