@@ -188,7 +188,8 @@ bool wl_sampling_flags_finish (wl_sampling_flags *f, wl_error *err)
 
 /* -- with a model ------------------------------------------------------------------------------------------------------------------------------------------- */
 
-/* Marks the tokens whose text contains `breaker`; returns whether there are any. */
+/* Marks the tokens whose text contains `breaker`; returns whether there are any. (DRY's first implementation takes one token a text, the last that the text is
+ * tokenized to; but vocabularies hold the same mark in many tokens, and each of them is a break.) */
 static bool mark_breakers (wl_sampling_flags *f, const wl_tokenizer *tokenizer, const char *breaker)
 {
     bool any = false;
