@@ -273,9 +273,12 @@ def add_metadata(writer, spec):
     writer.add_feed_forward_length(spec["ff"] or expert_ff)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(spec.get("rotary", head_dim))
+    # Keys that a file of this architecture leaves out where they say nothing new.
+    if heads * head_dim != spec["width"]:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if "rotary" in spec or spec["arch"] in ("llama", "granite", "granitemoe", "phi3", "cohere2"):
+        writer.add_rope_dimension_count(spec.get("rotary", head_dim))
     writer.add_rope_freq_base(50000.0)
     if spec.get("eps") == "layer_norm":
         writer.add_layer_norm_eps(1e-5)

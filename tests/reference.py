@@ -48,6 +48,7 @@ class Architecture:
     logit_scale_divides: bool = True
     period: int = 1  # of layers with a window (if the file has one), the last of each run of so many has none; 1 would be: none has a window
     all_windowed: bool = False
+    window: int = 0  # for a file that does not say
     local_base: float = 0.0  # RoPE's base of windowed layers, if not that of the others
     local_scaled: bool = True  # windowed layers' RoPE is scaled as the others'
     global_turns: bool = True  # layers without window have RoPE at all
@@ -63,7 +64,7 @@ ARCHITECTURES = {
     "qwen2": Architecture(halves=True),
     "qwen3": Architecture(halves=True),
     "qwen3moe": Architecture(halves=True),
-    "gemma2": Architecture(halves=True, activation="gelu", embedding_by_root=True, period=2, wide_layers=46),
+    "gemma2": Architecture(halves=True, activation="gelu", embedding_by_root=True, period=2, window=4096, wide_layers=46),
     "gemma3": Architecture(halves=True, activation="gelu", embedding_by_root=True, period=6, wide_layers=62, local_base=10000.0,
                            local_scaled=False),
     "phi3": Architecture(halves=True, all_windowed=True),
@@ -132,6 +133,7 @@ class Reference:
         self.head_dim = self.get("attention.key_length", self.width // self.heads)
         self.rope_dims = self.get("rope.dimension_count", self.head_dim)
         self.eps = self.get("attention.layer_norm_epsilon" if self.row.layer_norm else "attention.layer_norm_rms_epsilon")
+        self.window = self.get("attention.sliding_window", self.row.window)
         wide = self.row.wide_layers == self.n_layers
         self.attention_scale = self.get("attention.scale", (self.width // self.heads if wide else self.head_dim) ** -0.5)
 
@@ -168,7 +170,7 @@ class Reference:
 
     def windowed(self, layer):
         """Whether a position sees only so many, itself among them, as the window is long."""
-        if not self.get("attention.sliding_window", 0):
+        if not self.window:
             return False
         pattern = self.get("attention.sliding_window_pattern", self.row.period)
         if isinstance(pattern, list):
@@ -180,7 +182,7 @@ class Reference:
     def yarn(self, frequencies, base, factor):
         """Peng et al. 2023: a frequency that turns more than beta_fast times within the original context is kept, one that turns less than beta_slow
         times is divided, those between are mixed."""
-        dims, context = self.rope_dims, self.get("rope.scaling.original_context_length")
+        dims, context = self.rope_dims, self.get("rope.scaling.original_context_length", self.get("context_length"))
         low, high = (dims * math.log(context / (self.get(f"rope.scaling.yarn_beta_{which}", default) * 2 * math.pi)) / (2 * math.log(base))
                      for which, default in (("fast", 32.0), ("slow", 1.0)))
         if self.row.yarn_rounds:
@@ -200,7 +202,7 @@ class Reference:
         frequencies = base ** (-2 * np.arange(self.rope_dims // 2) / self.rope_dims)
         if local and not row.local_scaled:
             return frequencies, 1.0
-        long = context > self.get("rope.scaling.original_context_length", 0)
+        long = context > self.get("rope.scaling.original_context_length", self.get("context_length"))
         for name in ("rope_freqs", "rope_factors_long" if long else "rope_factors_short"):
             if self.has(name + ".weight"):
                 frequencies = frequencies / self.weight(name + ".weight")
@@ -251,7 +253,7 @@ class Reference:
         if self.as_woolly:
             k, v = (np.clip(a, -65504, 65504).astype(np.float16).astype(self.dtype) for a in (k, v))
         ages = np.arange(len(x))[:, None] - np.arange(len(x))[None, :]
-        visible = (ages >= 0) & (ages < self.get("attention.sliding_window") if self.windowed(layer) else True)
+        visible = (ages >= 0) & (ages < self.window if self.windowed(layer) else True)
         cap, sinks = self.get("attn_logit_softcapping", 0.0), f"blk.{layer}.attn_sinks.weight"
         out = np.empty_like(q)
         for head in range(self.heads):

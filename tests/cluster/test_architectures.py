@@ -5,7 +5,7 @@ import pytest
 
 import make_model
 from conftest import random_tokens
-from reference import Reference, relative_error
+from reference import Reference, log_softmax, relative_error
 
 # What is special about a model, and how the reference would read it if nothing were: tensors left out (by a part of their name), or metadata and
 # fields of reference.Architecture in place of the model's own.
@@ -85,10 +85,14 @@ def test_long_contexts_turn_by_divisors_of_their_own(woolly, own_models):
 
 
 @pytest.mark.parametrize("name", make_model.MODELS)
-def test_decoding_past_the_window_gives_the_tokens_that_prefill_scores_best(woolly, own_models, name):
-    """One token at a time and many at once go through different shapes of the same kernels; the arg-max must agree exactly."""
+def test_decoding_past_the_window_finds_what_prefill_scores(woolly, own_models, name):
+    """One token at a time and many at once go through different shapes of the same kernels. The tokens are drawn from nearly flat distributions, as
+    these models, left to themselves, soon repeat one token, which any mistake repeats too."""
     model, prompt = own_models / f"{name}.gguf", "Three sheep walk over a hill."
-    run = woolly.json("run", "-m", model, "--raw", "-p", prompt, "-n", 48, "--temp", 0, "--ignore-eos", "--local", 2)
+    run = woolly.json("run", "-m", model, "--raw", "-p", prompt, "-n", 48, "--temp", 9, "--top-k", 0, "--top-p", 1, "--min-p", 0, "--seed", 1,
+                      "--ignore-eos", "--local", 2, "--spec", "off", "--logprobs", 1)
     ids = woolly.json("tokenize", "-m", model, "-p", prompt)["ids"]
-    best = woolly.logits(model, ids + run["tokens"]).argmax(1)
-    assert best[len(ids) - 1:-1].tolist() == run["tokens"] and len(run["tokens"]) == 48
+    scores = log_softmax(woolly.logits(model, ids + run["tokens"]))[len(ids) - 1:-1]
+    assert len(set(run["tokens"])) > 24 and len(scores) == 48
+    for row, token, step in zip(scores, run["tokens"], run["logprobs"]):
+        assert step["id"] == token and abs(step["logprob"] - row[token]) < 1e-4

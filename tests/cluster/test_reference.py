@@ -51,13 +51,13 @@ def has_float_weights(name):
 @pytest.mark.parametrize("name", make_model.MODELS)
 def test_logits_equal_the_reference_that_rounds_alike(woolly, own_models, exact_logits, name):
     """What differs is the order of float32 sums. Now and then that puts a rounding on the other side of a half, after which all later ones of that
-    text fall otherwise; so several short texts are compared, of which some must agree closely, as none would after a mistake: with float
-    weights to a few roundings of K and V to float16, with others, whose later roundings hide those, to float32."""
-    path, errors = own_models / f"{name}.gguf", []
-    for i in range(6):
-        tokens = random_tokens(f"{name} {i}", 4)
+    text fall otherwise; so short texts are compared until two agree closely, as none would after a mistake: with float weights to a few
+    roundings of K and V to float16, with others, whose later roundings hide those, to float32."""
+    path, errors, close = own_models / f"{name}.gguf", [], 3e-4 if has_float_weights(name) else 1e-5
+    while sum(error < close for error in errors) < 2:
+        tokens = random_tokens(f"{name} {len(errors)}", 4)
         errors.append(relative_error(woolly.logits(path, tokens, "--local", 2), exact_logits(path, tokens, as_woolly=True)))
-    assert sorted(errors)[1] < (3e-4 if has_float_weights(name) else 1e-5) and max(errors) < 0.05, errors
+        assert len(errors) <= 8 and max(errors) < 0.05, errors
 
 
 @pytest.mark.parametrize("name", make_model.MODELS)
