@@ -50,7 +50,7 @@ typedef struct wl_scheduler_options {
     uint32_t n_pages;        /* KV pages of the cluster */
     uint32_t max_rows;       /* rows of a step */
     uint32_t max_logit_rows; /* rows with logits a step */
-    uint32_t chunk;          /* rows of a prompt a step, at most max_rows; 0: chosen by its length and what steps cost */
+    uint32_t chunk; /* rows of a prompt a step, at most max_rows; 0: chosen by its length and what steps cost */
     wl_speculation_kind speculation;
     const char *trace; /* a file for the trace of all steps; NULL: none */
 } wl_scheduler_options;
@@ -59,7 +59,8 @@ typedef struct wl_scheduler_options {
 wl_scheduler *wl_scheduler_new (wl_cluster *cluster, const wl_scheduler_options *options, wl_error *err);
 void wl_scheduler_free (wl_scheduler **scheduler);
 
-/* Adds a request; it waits until pages for its prompt and all of max_tokens are free. WL_ERROR_USAGE when it could never fit. The handle stays valid until the
+/* Adds a request; it waits until pages for its prompt are free. More are taken as it grows; when there are none, whichever request came last gives up its pages, waits, and
+ * is computed again from its tokens. WL_ERROR_USAGE when it could never fit alone. The handle stays valid until the
  * request ends (its last callback) or is cancelled. */
 wl_request *wl_scheduler_add (wl_scheduler *scheduler, const wl_request_options *options, wl_error *err);
 /* Ends a request now; its pages are free at once, since steps run in order. */
@@ -73,6 +74,8 @@ bool wl_scheduler_turn (wl_scheduler *scheduler, int timeout_ms, wl_error *err);
 
 /* Guesses sent, and those that came true, of all requests. */
 void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted, uint64_t *accepted);
+/* How often a request gave up its pages to another. */
+uint64_t wl_scheduler_preempted (const wl_scheduler *scheduler);
 /* Where the stages' time went. Borrowed. */
 wl_step_times *wl_scheduler_times (wl_scheduler *scheduler);
 

@@ -1,0 +1,65 @@
+/* What the files of the scheduler share: scheduler.c (requests, pages, results), scheduler_steps.c (what goes into a step). */
+#ifndef WL_COORDINATOR_SCHEDULER_PRIVATE_H
+#define WL_COORDINATOR_SCHEDULER_PRIVATE_H
+
+#include "scheduler.h"
+#include "step_cost.h"
+
+enum { SCHEDULER_MAX_GUESSES = 15 }; /* a step */
+
+struct wl_request {
+    wl_request *next; /* in order of arrival */
+    wl_request_options options;
+    int32_t *tokens;   /* [n_prompt + max_tokens] prompt, then generated */
+    uint32_t *history; /* the same tokens as wl_history_entry; NULL where no draw looks at them */
+    double mirostat_mu;
+    size_t n_known, n_sent, n_returned; /* tokens[n_known..n_sent) are guesses under way */
+    uint64_t generation;                /* raised whenever guesses under way turn out wrong */
+    wl_speculation *speculation;        /* NULL: none */
+    size_t n_guesses;                   /* that the step being built gives it */
+    uint64_t last_step;                 /* the id of the newest one that carries it */
+    size_t chunk;                       /* rows of its prompt a step; 0: not yet chosen */
+    uint32_t *pages;                    /* [n_pages] that it holds; room for all it may ever need */
+    uint32_t n_pages;
+    bool admitted; /* it has pages for all known tokens */
+};
+
+typedef struct entry {   /* a request's part in a step */
+    wl_request *request; /* NULL once the request has ended */
+    size_t first_position, n_rows;
+    size_t first_raw, n_raw; /* rows of logits it gets back */
+    size_t n_draws;          /* its last rows draw a token each */
+    uint64_t generation;     /* of the request; another one since: it is stale */
+} entry;
+
+typedef struct flight { /* a step under way */
+    struct flight *next;
+    uint64_t id, sent_ns;
+    entry *entries;
+    size_t n_entries, n_rows, n_picks;
+    bool decodes; /* some entry generates */
+    bool cancelled;
+} flight;
+
+struct wl_scheduler {
+    wl_cluster *cluster;
+    wl_scheduler_options options;
+    wl_request *requests;
+    size_t n_active;
+    flight *flights, **flights_end;
+    uint32_t n_flights;
+    uint64_t next_id;
+    uint32_t *free_pages; /* stack */
+    uint32_t n_free;
+    uint32_t n_stages, n_parallel; /* stages; those of them that can compute at once */
+    wl_step_cost *cost;
+    wl_step_times *times;
+    uint64_t n_drafted, n_accepted, n_preempted;
+};
+
+void scheduler_set_token (wl_request *r, size_t position, int32_t token);
+
+/* Sends one step if there is anything to send; *sent tells. */
+bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err);
+
+#endif
