@@ -91,6 +91,18 @@ static void codebooks_are_the_formats (test_state *t)
                (long long) known[i]);
 }
 
+static void exponents_are_powers_of_two (test_state *t)
+{
+    for (int e = 0; e < 256; e++) {
+        uint8_t block[17];
+        float w[32];
+        memset (block, 0x22, sizeof block); /* twice 1 */
+        block[0] = (uint8_t) e;
+        wl_format_find (WL_TYPE_MXFP4)->dequantize (w, block, 32);
+        check (t, w[0] == ldexpf (1.0f, e - 127) && w[31] == w[0], "MXFP4's exponent %d: 1 is %g", e, (double) w[0]);
+    }
+}
+
 /* The largest product that a block can make: every activation 127, with the sign that makes the term positive. It must
  * be the exact sum's, so no int32 has overflowed. */
 static void largest_sums_are_exact (test_state *t, uint32_t type)
@@ -173,6 +185,7 @@ void test_formats (test_state *t)
     t->what = "formats";
     dequantize_known (t);
     codebooks_are_the_formats (t);
+    exponents_are_powers_of_two (t);
     for (size_t i = 0; i < n_all_types; i++) {
         uint32_t type = all_types[i];
         const wl_format *f = wl_format_find (type);

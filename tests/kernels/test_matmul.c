@@ -79,11 +79,51 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
     free_activations (&activations);
 }
 
+/* MXFP4's factor is 2^(e - 128) for every e, subnormal ones too: weights of 2 and activations of 1, scaled so that no
+ * product is lost. */
+static void compare_exponents (test_state *t, const wl_kernels *kernels)
+{
+    enum { N_COLUMNS = 5 };
+    const wl_format *f = wl_format_find (WL_TYPE_MXFP4);
+    int8_t q[N_COLUMNS * 64];
+    float scales[N_COLUMNS * 2], got[N_COLUMNS * 8];
+    int16_t sums[N_COLUMNS * 2];
+    void *scratch = test_alloc (kernels->scratch_bytes);
+    memset (q, 1, sizeof q);
+    for (int e = 0; e < 256; e++) {
+        uint8_t row[17], tile[8 * 17];
+        memset (row, 0x22, sizeof row);
+        row[0] = (uint8_t) e;
+        const void *rows[8] = {NULL, row};
+        f->pack (tile, rows, 32);
+        int power = e < 128 ? 100 : -100;
+        for (int i = 0; i < N_COLUMNS * 2; i++) {
+            scales[i] = ldexpf (1.0f, power);
+            sums[i] = 16;
+        }
+        wl_activations a = {.kind = f->activation,
+                            .n = 32,
+                            .q = q,
+                            .q_stride = 64,
+                            .scales = scales,
+                            .scale_stride = 2,
+                            .sums = sums,
+                            .sum_stride = 2};
+        for (a.n_rows = 1; a.n_rows <= N_COLUMNS; a.n_rows += N_COLUMNS - 1) {
+            kernels->matmul[WL_TYPE_MXFP4](got, 8, tile, 1, &a, scratch);
+            float expected = ldexpf (64.0f, power + e - 128), last = got[8 * (a.n_rows - 1) + 1];
+            check (t, last == expected, "MXFP4's exponent %d: %g, should be %g", e, (double) last, (double) expected);
+        }
+    }
+    test_free (scratch);
+}
+
 void test_matmul (test_state *t, const wl_kernels *kernels)
 {
     static const size_t lengths[3][6] = {
         {1, 7, 64, 513, 1030, 0}, {32, 64, 96, 1024, 1056, 2080}, {256, 512, 1024, 1280, 2304, 0}};
     t->what = "matmul";
+    compare_exponents (t, kernels);
     for (size_t i = 0; i < n_all_types; i++) {
         uint32_t type = all_types[i];
         if (!kernels->matmul[type]) {
