@@ -135,8 +135,10 @@ static bool read_rope_scaling (reader *r)
     wl_text kind = {"linear", 6};
     wl_rope_scaling *s = &r->model->rope_scaling;
     *s = (wl_rope_scaling){.factor = 1.0f, .magnitude = 1.0f, .original_context = r->model->context_length};
-    bool named = wl_gguf_text (r->gguf, key_of (r, "rope.scaling.type", key), &kind);
-    if (!read_f32 (r, named ? "rope.scaling.factor" : "rope.scale_linear", false, &s->factor) ||
+    wl_gguf_text (r->gguf, key_of (r, "rope.scaling.type", key), &kind);
+    /* the older key first, so that the newer one wins */
+    if (!read_f32 (r, "rope.scale_linear", false, &s->factor) ||
+        !read_f32 (r, "rope.scaling.factor", false, &s->factor) ||
         !read_f32 (r, "rope.scaling.attn_factor", false, &s->magnitude) ||
         !read_u32 (r, "rope.scaling.original_context_length", false, 1, 1u << 30, &s->original_context))
         return false;

@@ -77,7 +77,8 @@ MODELS = {
     "llama-factors-f16": row("llama", 84, 6, 2, 24, 130, factors=("rope_freqs",)),
     "llama-yarn-f16": row("llama", 84, 5, 1, 24, 130, meta={**YARN, "rope.scaling.yarn_beta_fast": 4.0, "rope.scaling.yarn_beta_slow": 2.0,
                                                             "rope.scaling.attn_factor": 1.25}),
-    "llama-linear-f16": row("llama", 72, 3, 3, 24, 130, meta={"rope.scaling.type": "linear", "rope.scaling.factor": 2.5}),
+    "llama-linear-f16": row("llama", 72, 3, 3, 24, 130, meta={"rope.scaling.factor": 2.5}),  # which is linear if nothing else is said
+    "llama-old-linear-f16": row("llama", 72, 3, 3, 24, 130, meta={"rope.scale_linear": 2.5}),
     "llama-bias-f16": row("llama", 84, 5, 1, 24, 130, bias=(*QKVO, "ffn_gate", "ffn_up", "ffn_down")),
     # Mixtral; the router stays in float32 as in real files
     "mixtral-f16": row("llama", 84, 5, 1, 24, 0, experts=(5, 2, 70, 0)),

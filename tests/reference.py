@@ -206,7 +206,7 @@ class Reference:
         for name in ("rope_freqs", "rope_factors_long" if long else "rope_factors_short"):
             if self.has(name + ".weight"):
                 frequencies = frequencies / self.weight(name + ".weight")
-        kind, factor = self.get("rope.scaling.type", "linear"), self.get("rope.scaling.factor", 1.0)
+        kind, factor = self.get("rope.scaling.type", "linear"), self.get("rope.scaling.factor", self.get("rope.scale_linear", 1.0))
         magnitude = self.get("rope.scaling.attn_factor", 1.0)
         if kind == "linear":
             frequencies = frequencies / factor

@@ -15,6 +15,7 @@ TRAITS = {
                        {"rope.scaling.yarn_beta_slow": 1.0}, {"rope.scaling.attn_factor": 1.0}, {"yarn_rounds": False},
                        {"rope.scaling.original_context_length": 1024}],
     "llama-linear-f16": [{"rope.scaling.factor": 1.0}, {"halves": True}],
+    "llama-old-linear-f16": [{"rope.scale_linear": 1.0}],
     "llama-bias-f16": ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"],
     "mixtral-f16": [{"expert_used_count": 1}, {"expert_used_count": 3}],
     "granite-f16": [{"embedding_scale": 1.0}, {"residual_scale": 1.0}, {"attention.scale": 24 ** -0.5}, {"logit_scale": 1.0}, {"halves": True}],
