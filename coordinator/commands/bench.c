@@ -149,13 +149,12 @@ static void print_results (const flags *f, const wl_opened_model *opened, wl_ses
     if (strcmp (f->format, "json") == 0) {
         json_t *rows = json_array ();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new (rows, json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s, s:O}", "test",
-                                                    results[i].test->name, "tok_s", results[i].median, "tok_s_min",
-                                                    results[i].slowest, "tok_s_max", results[i].fastest, "runs",
-                                                    (int) f->n_runs, "model",
-                                                    wl_json_text (opened->model->name, strlen (opened->model->name)),
-                                                    "stages", (int) n_stages, "threads", threads, "isa", isa, "times",
-                                                    results[i].times));
+            json_array_append_new (
+                rows,
+                json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s, s:O}", "test", results[i].test->name, "tok_s",
+                           results[i].median, "tok_s_min", results[i].slowest, "tok_s_max", results[i].fastest, "runs",
+                           (int) f->n_runs, "model", wl_json_text (opened->model->name, strlen (opened->model->name)),
+                           "stages", (int) n_stages, "threads", threads, "isa", isa, "times", results[i].times));
         json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
         putchar ('\n');
         json_decref (rows);

@@ -715,6 +715,81 @@ static void a_middle_stage_passes_activations_and_the_header_on (void **state)
     finish (t);
 }
 
+/* What comes back for a step of this id is empty: it was not computed. */
+static void assert_skips (stage_under_test *t, uint64_t id)
+{
+    wl_packet packet;
+    wl_error err = {0};
+    if (!wl_result_receive (t->results, SOON_MS, &packet, &err))
+        fail_msg ("no result: %s", err.text);
+    assert_true (packet.result->id == id && packet.result->skipped);
+    assert_int_equal (packet.result->n_samples, 0);
+    assert_int_equal (packet.payload_bytes, 0);
+    assert_int_equal (packet.result->n_timings, 1);
+    wl_packet_free (&packet);
+}
+
+static void cancel (stage_under_test *t, uint64_t epoch, uint64_t first_id, uint64_t last_id)
+{
+    Woolly__Cancel message = WOOLLY__CANCEL__INIT;
+    message.epoch = epoch;
+    message.first_id = first_id;
+    message.last_id = last_id;
+    SEND_CONTROL (t->control, t->peer, CANCEL, cancel, &message);
+    assert_answers_pings (t); /* it has been read */
+}
+
+static void a_cancelled_step_is_passed_on_without_being_computed (void **state)
+{
+    (void) state;
+    stage_under_test *t = begin (&small, false, false);
+    test_step s;
+    Woolly__Load load = sound_load (t);
+    load_soundly (t, &load);
+    cancel (t, t->epoch, 2, 3);
+    cancel (t, t->epoch + 1, 1, 9); /* of another plan */
+    assert_computes (t, 1);
+    for (uint64_t id = 2; id <= 3; id++) {
+        fill_step (&s, t, id);
+        send_step (t, &s, NULL, 0);
+        assert_skips (t, id);
+    }
+    assert_computes (t, 4);
+    for (uint64_t id = 100; id < 200;
+         id++) /* more than are remembered: the oldest are computed, which only costs time */
+        cancel (t, t->epoch, id, id);
+    fill_step (&s, t, 199);
+    send_step (t, &s, NULL, 0);
+    assert_skips (t, 199);
+    load = sound_load (t); /* another plan forgets them */
+    load_soundly (t, &load);
+    assert_computes (t, 199);
+    finish (t);
+}
+
+static void a_step_that_was_skipped_before_goes_on_as_one (void **state)
+{
+    (void) state;
+    stage_under_test *t = begin (&small, false, false);
+    Woolly__Load load = sound_load (t);
+    Woolly__Step skipped = WOOLLY__STEP__INIT;
+    wl_error err = {0};
+    char payload[8] = "";
+    load.first_layer = 1;
+    load_soundly (t, &load);
+    skipped.epoch = t->epoch;
+    skipped.id = 1;
+    skipped.skipped = true;
+    assert_true (wl_step_send (t->data, &skipped, NULL, 0, NULL, NULL, SOON_MS, &err));
+    assert_skips (t, 1);
+    skipped.id = 2; /* with a payload it is unsound */
+    assert_true (wl_step_send (t->data, &skipped, payload, sizeof payload, NULL, NULL, SOON_MS, &err));
+    Woolly__Control *failed = await_control (t->control, NULL, WOOLLY__CONTROL__KIND_FAILED, SOON_MS);
+    assert_non_null (failed);
+    wl_control_free (&failed);
+    finish (t);
+}
+
 /* -- while it computes ------------------------------------------------------------------------------------------------------------------------------------ */
 
 /* Sends one long step of the slow model. */
@@ -860,6 +935,8 @@ int main (void)
         cmocka_unit_test_teardown (a_step_of_this_plan_that_breaks_a_bound_is_reported, clean_up),
         cmocka_unit_test_teardown (a_later_stage_wants_exactly_its_activations, clean_up),
         cmocka_unit_test_teardown (a_middle_stage_passes_activations_and_the_header_on, clean_up),
+        cmocka_unit_test_teardown (a_cancelled_step_is_passed_on_without_being_computed, clean_up),
+        cmocka_unit_test_teardown (a_step_that_was_skipped_before_goes_on_as_one, clean_up),
         cmocka_unit_test_teardown (pings_are_answered_while_a_step_is_computed, clean_up),
         cmocka_unit_test_teardown (pings_are_answered_while_weights_are_packed, clean_up),
         cmocka_unit_test_teardown (a_worker_ends_with_its_parent_while_it_computes, clean_up),
