@@ -514,6 +514,7 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
                               .mapped_bytes = m->mapped_bytes,
                               .busy_ns = m->busy_ns,
                               .shipped_bytes = m->shipped_bytes,
+                              .shipping_ns = m->shipping_ns,
                               .weights_from = m->weights == WOOLLY__WEIGHTS_FROM__SHIPPED ? "shipped"
                                               : m->weights == WOOLLY__WEIGHTS_FROM__CACHE ? "cache"
                                                                                           : "file",

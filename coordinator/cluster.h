@@ -55,9 +55,9 @@ typedef struct wl_cluster_stage { /* for reports */
     uint64_t mapped_bytes; /* of rss_bytes: pages of files, which a host's processes share */
     uint64_t busy_ns;      /* computing, since it was loaded */
     uint64_t memory_bytes;
-    bool is_local;            /* on this machine, started by this process */
-    uint64_t shipped_bytes;   /* of weights that were sent to it */
-    const char *weights_from; /* "file": its own copy; "cache": what it had been sent before; "shipped" */
+    bool is_local;                       /* on this machine, started by this process */
+    uint64_t shipped_bytes, shipping_ns; /* weights that were sent to it, and the time that took */
+    const char *weights_from;            /* "file": its own copy; "cache": what it had been sent before; "shipped" */
 } wl_cluster_stage;
 
 typedef struct wl_cluster wl_cluster;

@@ -404,6 +404,7 @@ static void take_loaded (control *c, member *m, const Woolly__Loaded *loaded)
     m->public.weight_bytes = m->done_bytes = loaded->weight_bytes;
     m->phase = WOOLLY__LOAD_PHASE__PACKING;
     m->public.shipped_bytes = loaded->shipped_bytes;
+    m->public.shipping_ns = loaded->shipping_ns;
     m->public.weights = loaded->weights;
     m->public.rss_bytes = loaded->rss_bytes;
     m->public.kept_bytes = loaded->kept_bytes;

@@ -38,7 +38,7 @@ typedef struct control_member {
     uint64_t memory_bytes;
     /* once loaded */
     uint64_t weight_bytes, rss_bytes, busy_ns;
-    uint64_t shipped_bytes;
+    uint64_t shipped_bytes, shipping_ns;
     Woolly__WeightsFrom weights;
     uint64_t kept_bytes, mapped_bytes; /* as in cluster.h */
 } control_member;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/cache_folder.h"
@@ -17,6 +18,13 @@
 #include "weight_fetch.h"
 
 enum { MAX_HEADER_BYTES = 512 << 20, MAX_PARTS = 99999 };
+
+static uint64_t now_ns (void)
+{
+    struct timespec t;
+    clock_gettime (CLOCK_MONOTONIC, &t);
+    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
+}
 
 /* -- a file of its own ------------------------------------------------------------------------------------------------------------------- */
 
@@ -131,10 +139,12 @@ static bool fetch_ranges (model_source *s, const Woolly__Load *load, const model
     const weight_fetch_options how = {load->weights_endpoint, load->epoch, progress};
     if (missing == 0)
         return true;
+    uint64_t began = now_ns ();
     char *folder = wl_cache_folder (options->cache, err);
     bool ok = folder && wl_cache_make_room (folder, options->cache_bytes, missing, err) &&
               weight_fetch (s->store, &how, ranges, n, &s->shipped_bytes, err);
     free (folder);
+    s->shipping_ns += now_ns () - began;
     if (s->shipped_bytes)
         s->from = WOOLLY__WEIGHTS_FROM__SHIPPED;
     return ok;
@@ -222,12 +232,15 @@ bool model_source_fill (model_source *s, const Woolly__Load *load, const model_s
         for (size_t i = 0; i < n; i++)
             ranges[i] = (weight_range){tensors[i]->part, tensors[i]->offset, tensors[i]->bytes};
         qsort (ranges, n, sizeof *ranges, by_place); /* the order in which they lie on the coordinator's disk */
-        ok = fetch_ranges (s, load, options, ranges, n, progress, err) && weight_store_settle (s->store, err);
+        ok = fetch_ranges (s, load, options, ranges, n, progress, err);
     }
     free (tensors);
     free (ranges);
     /* What was mapped before may, on some system, not see what was written since. */
-    return ok && (s->shipped_bytes == before || open_stored (s, err));
+    ok = ok && (s->shipped_bytes == before || open_stored (s, err));
+    if (ok)
+        weight_store_settle_behind (s->store);
+    return ok;
 }
 
 void model_source_close (model_source *s)

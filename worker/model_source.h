@@ -21,7 +21,7 @@ typedef struct model_source {
     wl_model *model;
     weight_store *store; /* NULL: the worker's own file */
     Woolly__WeightsFrom from;
-    uint64_t shipped_bytes;
+    uint64_t shipped_bytes, shipping_ns;
 } model_source;
 
 /* The model of `load`. WL_ERROR_CLUSTER where it is not to be had; WL_ERROR_INPUT where it is damaged. On failure nothing is left open. */

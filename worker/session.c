@@ -199,6 +199,7 @@ static void send_loaded (session *s, const stage_event *event)
     loaded.isa = (char *) event->isa;
     loaded.n_threads = event->n_threads;
     loaded.shipped_bytes = event->shipped_bytes;
+    loaded.shipping_ns = event->shipping_ns;
     loaded.weights = event->weights;
     message.kind_case = WOOLLY__CONTROL__KIND_LOADED;
     message.loaded = &loaded;
@@ -320,6 +321,9 @@ static void take_events (session *s)
             send_progress (s, &event);
         } else if (event.kind == STAGE_LOADED) {
             send_loaded (s, &event);
+            if (event.shipped_bytes)
+                say (s, "was sent %.1f MB of weights, %.0f MB/s", (double) event.shipped_bytes / 1e6,
+                     (double) event.shipped_bytes * 1e3 / ((double) event.shipping_ns + 1));
             say (s, "ready: %.1f MB of weights, %u threads, %s", (double) event.weight_bytes / 1e6, event.n_threads,
                  event.isa);
         } else if (event.kind == STAGE_FAILED) {

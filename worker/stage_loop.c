@@ -386,6 +386,7 @@ static void begin_load (stage_loop *loop)
                          .epoch = epoch,
                          .weight_bytes = wl_stage_weight_bytes (loop->plan.stage),
                          .shipped_bytes = loop->plan.source.shipped_bytes,
+                         .shipping_ns = loop->plan.source.shipping_ns,
                          .weights = loop->plan.source.from,
                          .kept_bytes = loop->plan.pack_cache ? wl_pack_cache_found_bytes (loop->plan.pack_cache) : 0,
                          .n_threads = (uint32_t) wl_thread_pool_size (loop->plan.pool)};

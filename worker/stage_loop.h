@@ -22,8 +22,8 @@ typedef struct stage_event {
     uint64_t epoch;
     Woolly__LoadPhase phase; /* STAGE_PROGRESS, and the next two */
     uint64_t done_bytes, total_bytes;
-    uint64_t weight_bytes; /* STAGE_LOADED, and the next five */
-    uint64_t shipped_bytes, kept_bytes;
+    uint64_t weight_bytes; /* STAGE_LOADED, and the next six */
+    uint64_t shipped_bytes, shipping_ns, kept_bytes;
     Woolly__WeightsFrom weights;
     uint32_t n_threads;
     char isa[16];

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +69,8 @@ struct weight_store {
     uint32_t file_part;
     uint64_t unflushed_from, unflushed_bytes; /* of the open file */
     char *first_path;
+    pthread_t settler; /* if settles: it alone uses the descriptors until it is joined */
+    bool settles;
 };
 
 bool load_progress_report (const load_progress *progress, Woolly__LoadPhase phase, uint64_t done_bytes,
@@ -152,7 +155,7 @@ static bool open_files (weight_store *s, wl_error *err)
 {
     for (uint32_t part = 0; part < s->n_parts; part++) {
         stored_part *p = &s->parts[part];
-        uint64_t bytes;
+        uint64_t bytes = 0;
         char name[FILE_NAME_BYTES];
         file_name (s, part, name);
         if (!turn_to (s, part, err) || !read_change (s, &p->changed_ns, &bytes, err))
@@ -441,6 +444,8 @@ void weight_store_close (weight_store **store)
     weight_store *s = *store;
     if (!s)
         return;
+    if (s->settles)
+        pthread_join (s->settler, NULL);
     if (s->index >= 0)
         close (s->index);
     if (s->file >= 0)
@@ -535,7 +540,7 @@ static bool flush (const weight_store *s)
 bool weight_store_settle (weight_store *s, wl_error *err)
 {
     for (uint32_t part = 0; part < s->n_parts; part++) {
-        uint64_t changed_ns, bytes;
+        uint64_t changed_ns = 0, bytes;
         char name[FILE_NAME_BYTES];
         file_name (s, part, name);
         if (!s->parts[part].touched)
@@ -549,4 +554,19 @@ bool weight_store_settle (weight_store *s, wl_error *err)
         s->parts[part].touched = false;
     }
     return true;
+}
+
+static void *settle_behind (void *context)
+{
+    wl_error unsettled = {0}; /* then the next opening looks at the bytes */
+    weight_store_settle (context, &unsettled);
+    return NULL;
+}
+
+void weight_store_settle_behind (weight_store *s)
+{
+    bool any = false;
+    for (uint32_t part = 0; part < s->n_parts; part++)
+        any = any || s->parts[part].touched;
+    s->settles = any && pthread_create (&s->settler, NULL, settle_behind, s) == 0;
 }

@@ -48,7 +48,9 @@ bool weight_store_has (const weight_store *store, uint32_t part, uint64_t offset
 bool weight_store_put (weight_store *store, uint32_t part, uint64_t offset, const void *bytes, uint32_t length,
                        const uint8_t hash[WL_WEIGHTS_HASH_BYTES], wl_error *err);
 
-/* Flushes what was put, and records that. */
+/* Flushes what was put, and records that; behind: in a thread that weight_store_close waits for, after which nothing may be put. The wait is the disk's: a process that
+ * ends before leaves a store that the next opening checks. */
 bool weight_store_settle (weight_store *store, wl_error *err);
+void weight_store_settle_behind (weight_store *store);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "proto/sampling.h"
+#include "proto/weights.h"
 #include "proto/wire.h"
 
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
@@ -98,10 +99,35 @@ static void try_endpoint (const uint8_t *data, size_t size)
         abort ();
 }
 
+static void try_ask (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    Woolly__WeightsAsk *ask = wl_weights_ask_decode (data, size, &err);
+    if (!ask)
+        return;
+    if (ask->length == 0 || ask->length > WL_WEIGHTS_CHUNK_BYTES)
+        abort ();
+    encode_again (&ask->base);
+    wl_weights_ask_free (&ask);
+}
+
+static void try_chunk (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    Woolly__WeightsChunk *chunk = wl_weights_chunk_decode (data, size, &err);
+    if (!chunk)
+        return;
+    if (!chunk->refusal[0] && chunk->hash.len != WL_WEIGHTS_HASH_BYTES)
+        abort ();
+    encode_again (&chunk->base);
+    wl_weights_header_free (&chunk);
+}
+
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
-    static void (*const kinds[]) (const uint8_t *, size_t) = {try_control, try_step, try_result, try_endpoint};
+    static void (*const kinds[]) (const uint8_t *, size_t) = {try_control,  try_step, try_result,
+                                                              try_endpoint, try_ask,  try_chunk};
     if (size > 0)
-        kinds[data[0] & 3](data + 1, size - 1);
+        kinds[data[0] % (sizeof kinds / sizeof kinds[0])](data + 1, size - 1);
     return 0;
 }

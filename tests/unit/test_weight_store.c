@@ -239,6 +239,18 @@ static void a_store_that_was_left_in_the_middle_is_checked_once (void **state)
     assert_int_equal (left, N_CHUNKS);
 }
 
+static void settling_behind_is_done_when_the_store_is_closed (void **state)
+{
+    (void) state;
+    int left;
+    make_store (false);
+    weight_store *store = open_store ();
+    weight_store_settle_behind (store);
+    weight_store_close (&store);
+    assert_int_equal (checked_on_opening (false, &left), 0);
+    assert_int_equal (left, N_CHUNKS);
+}
+
 static void a_spoiled_byte_costs_its_chunk_and_no_other (void **state)
 {
     (void) state;
@@ -516,6 +528,7 @@ int main (void)
         IN_A_FOLDER (what_was_put_is_there_at_the_next_opening_and_has_the_bytes),
         IN_A_FOLDER (a_settled_store_is_opened_without_reading_its_bytes),
         IN_A_FOLDER (a_store_that_was_left_in_the_middle_is_checked_once),
+        IN_A_FOLDER (settling_behind_is_done_when_the_store_is_closed),
         IN_A_FOLDER (a_spoiled_byte_costs_its_chunk_and_no_other),
         IN_A_FOLDER (what_a_disk_spoils_in_silence_is_found_when_asked_for),
         IN_A_FOLDER (files_that_were_cut_or_removed_cost_what_was_lost),
