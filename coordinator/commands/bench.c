@@ -2,7 +2,9 @@
  *
  * Tests are named as their users do: pp512 reads a prompt of 512 tokens and draws one; tg64 generates 64 tokens from a prompt of one; b8tg64 does so for eight
  * streams at once and counts the tokens of all. Each test runs once unmeasured and then -r times; the median stands beside the slowest and fastest run.
+ * -p and -n may be lists too. Beside each rate stands what it is of the machine's limits (roofline.h), which are measured before and after the tests.
  * Tokens are drawn greedily and generation does not end early, so every run does the same work. Speculation is off unless --spec asks for it. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +14,23 @@
 
 #include "commands.h"
 #include "coordinator/flags.h"
+#include "coordinator/plot.h"
+#include "coordinator/roofline.h"
 #include "coordinator/session.h"
 #include "coordinator/shapes.h"
 #include "coordinator/text_out.h"
 #include "engine/kernels/kernels.h"
 #include "engine/memory.h"
 
-enum { MAX_TESTS = 32, MAX_STREAMS = 256, MAX_RUNS = 1000, NAME_LENGTH = 32, PATH_LENGTH = 1024 };
+enum {
+    MAX_TESTS = 64,
+    MAX_LIST = 32,
+    MAX_TOKENS = 1 << 24,
+    MAX_STREAMS = 256,
+    MAX_RUNS = 1000,
+    NAME_LENGTH = 32,
+    PATH_LENGTH = 1024
+};
 
 typedef struct test {
     char name[NAME_LENGTH];
@@ -29,41 +41,72 @@ typedef struct test {
 typedef struct result {
     const test *test;
     double median, slowest, fastest; /* tok/s */
-    json_t *times;                   /* by cause, of each stage, over the measured runs; owned */
+    wl_token_cost cost;
+    json_t *times; /* by cause, of each stage, over the measured runs; owned */
 } result;
 
 typedef struct flags {
-    const char *model, *shape, *type, *batches, *format;
-    uint32_t n_prompt, n_generated, n_runs;
+    const char *model, *shape, *type, *prompts, *lengths, *batches, *format, *plot;
+    uint32_t n_runs;
     wl_cluster_flags cluster;
 } flags;
 
 /* -- what to run -------------------------------------------------------------------------------------------------------------------------------- */
 
+/* "1,2,4" as numbers from `least` to `most`. */
+static bool parse_list (const char *flag, const char *text, uint32_t least, uint32_t most, uint32_t *out, size_t *n,
+                        wl_error *err)
+{
+    const char *at = text;
+    *n = 0;
+    do {
+        char *end = NULL;
+        unsigned long value = *at >= '0' && *at <= '9' ? strtoul (at, &end, 10) : ULONG_MAX;
+        if (value < least || value > most || !end || (*end && (*end != ',' || !end[1])))
+            return wl_fail (err, WL_ERROR_USAGE, "%s \"%s\": expected numbers from %u to %u, such as 1,2,4", flag, text,
+                            least, most);
+        if (*n == MAX_LIST)
+            return wl_fail (err, WL_ERROR_USAGE, "%s \"%s\": more than %d numbers", flag, text, MAX_LIST);
+        out[(*n)++] = (uint32_t) value;
+        at = *end ? end + 1 : end;
+    } while (*at);
+    return true;
+}
+
+static bool add_test (test *tests, size_t *n, const test *t, wl_error *err)
+{
+    if (*n == MAX_TESTS)
+        return wl_fail (err, WL_ERROR_USAGE, "-p, -n and -b ask for more than %d tests", MAX_TESTS);
+    tests[(*n)++] = *t;
+    return true;
+}
+
 static bool plan_tests (const flags *f, test *tests, size_t *n_tests, wl_error *err)
 {
-    size_t n = 0;
-    if (f->n_prompt) {
-        tests[n] = (test){.n_streams = 1, .n_prompt = f->n_prompt, .n_generated = 1, .counts_prompt = true};
-        snprintf (tests[n++].name, NAME_LENGTH, "pp%u", f->n_prompt);
+    uint32_t prompts[MAX_LIST], lengths[MAX_LIST], batches[MAX_LIST];
+    size_t n_prompts, n_lengths, n_batches;
+    *n_tests = 0;
+    if (!parse_list ("-p", f->prompts, 0, MAX_TOKENS, prompts, &n_prompts, err) ||
+        !parse_list ("-n", f->lengths, 0, MAX_TOKENS, lengths, &n_lengths, err) ||
+        !parse_list ("-b", f->batches, 1, MAX_STREAMS, batches, &n_batches, err))
+        return false;
+    for (size_t i = 0; i < n_prompts; i++) {
+        test t = {.n_streams = 1, .n_prompt = prompts[i], .n_generated = 1, .counts_prompt = true};
+        snprintf (t.name, NAME_LENGTH, "pp%u", prompts[i]);
+        if (prompts[i] && !add_test (tests, n_tests, &t, err))
+            return false;
     }
-    for (const char *at = f->batches; f->n_generated && *at;) {
-        char *end;
-        unsigned long streams = strtoul (at, &end, 10);
-        if (*at < '0' || *at > '9' || streams == 0 || streams > MAX_STREAMS || (*end && (*end != ',' || !end[1])))
-            return wl_fail (err, WL_ERROR_USAGE, "-b \"%s\": expected numbers of streams from 1 to %d, such as 1,2,4,8",
-                            f->batches, MAX_STREAMS);
-        if (n == MAX_TESTS)
-            return wl_fail (err, WL_ERROR_USAGE, "-b \"%s\": more than %d tests", f->batches, MAX_TESTS - 1);
-        tests[n] = (test){.n_streams = (uint32_t) streams, .n_prompt = 1, .n_generated = f->n_generated};
-        if (streams == 1)
-            snprintf (tests[n++].name, NAME_LENGTH, "tg%u", f->n_generated);
-        else
-            snprintf (tests[n++].name, NAME_LENGTH, "b%lutg%u", streams, f->n_generated);
-        at = *end ? end + 1 : end;
-    }
-    *n_tests = n;
-    return n > 0 || wl_fail (err, WL_ERROR_USAGE, "nothing to measure: give -p or -n more than 0");
+    for (size_t i = 0; i < n_lengths; i++)
+        for (size_t j = 0; lengths[i] && j < n_batches; j++) {
+            test t = {.n_streams = batches[j], .n_prompt = 1, .n_generated = lengths[i]};
+            if (batches[j] == 1)
+                snprintf (t.name, NAME_LENGTH, "tg%u", lengths[i]);
+            else
+                snprintf (t.name, NAME_LENGTH, "b%utg%u", batches[j], lengths[i]);
+            if (!add_test (tests, n_tests, &t, err))
+                return false;
+        }
+    return *n_tests > 0 || wl_fail (err, WL_ERROR_USAGE, "nothing to measure: give -p or -n more than 0");
 }
 
 /* -- running ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -129,8 +172,11 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
     wl_progress_show (NULL);
     if (ok) {
         qsort (rates, n_runs, sizeof *rates, by_value);
-        *out = (result){t, n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2, rates[0],
-                        rates[n_runs - 1], wl_session_times (session)};
+        double median = n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2;
+        /* decoding, a step is half way through its positions on average */
+        wl_token_cost cost = wl_token_cost_of (opened->model, t->n_streams, t->counts_prompt ? t->n_prompt : 1,
+                                               t->counts_prompt ? 0 : t->n_prompt + t->n_generated / 2);
+        *out = (result){t, median, rates[0], rates[n_runs - 1], cost, wl_session_times (session)};
     }
     free (rates);
     return ok;
@@ -138,43 +184,103 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
 
 /* -- reporting ---------------------------------------------------------------------------------------------------------------------------------- */
 
-static void print_results (const flags *f, const wl_opened_model *opened, wl_session *session, const result *results,
-                           size_t n)
+/* What the rows have in common. */
+typedef struct report {
+    const flags *flags;
+    const char *model;
+    size_t n_stages;
+    int threads; /* of each stage */
+    const char *isa;
+    const wl_machine_limits *limits; /* NULL: not of this machine alone */
+} report;
+
+static void fractions_of (const report *r, const result *x, double *bandwidth, double *multiply_adds)
 {
-    json_t *stages = wl_session_stages (session);
-    size_t n_stages = json_array_size (stages);
-    json_t *first = json_array_get (stages, 0);
-    int threads = (int) json_integer_value (json_object_get (first, "threads"));
-    const char *isa = json_string_value (json_object_get (first, "isa"));
-    if (strcmp (f->format, "json") == 0) {
-        json_t *rows = json_array ();
-        for (size_t i = 0; i < n; i++)
-            json_array_append_new (
-                rows,
-                json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s, s:O}", "test", results[i].test->name, "tok_s",
-                           results[i].median, "tok_s_min", results[i].slowest, "tok_s_max", results[i].fastest, "runs",
-                           (int) f->n_runs, "model", wl_json_text (opened->model->name, strlen (opened->model->name)),
-                           "stages", (int) n_stages, "threads", threads, "isa", isa, "times", results[i].times));
-        json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
-        putchar ('\n');
-        json_decref (rows);
-    } else {
-        bool csv = strcmp (f->format, "csv") == 0;
-        const char *row = csv ? "%s,%s,%s,%s,%s,%s,%s\n" : "| %-10s | %6s | %7s | %-10s | %10s | %10s | %10s |\n";
-        printf (row, "test", "stages", "threads", "isa", "tok_s", "tok_s_min", "tok_s_max");
-        if (!csv)
-            printf ("| ---------- | -----: | ------: | ---------- | ---------: | ---------: | ---------: |\n");
-        for (size_t i = 0; i < n; i++) {
-            char cells[5][16];
-            snprintf (cells[0], 16, "%zu", n_stages);
-            snprintf (cells[1], 16, "%d", threads);
-            snprintf (cells[2], 16, "%.2f", results[i].median);
-            snprintf (cells[3], 16, "%.2f", results[i].slowest);
-            snprintf (cells[4], 16, "%.2f", results[i].fastest);
-            printf (row, results[i].test->name, cells[0], cells[1], isa, cells[2], cells[3], cells[4]);
-        }
+    *bandwidth = x->median * x->cost.bytes / r->limits->read_bytes_s;
+    *multiply_adds = x->median * x->cost.multiply_adds / r->limits->multiply_adds_s;
+}
+
+static json_t *roofline_json (const report *r, const result *x)
+{
+    double bandwidth, multiply_adds;
+    if (!r->limits)
+        return json_null ();
+    fractions_of (r, x, &bandwidth, &multiply_adds);
+    double limit = wl_roofline_limit (r->limits, &x->cost);
+    return json_pack ("{s:f, s:f, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "read_bytes_s",
+                      r->limits->read_bytes_s, "multiply_adds_s", r->limits->multiply_adds_s, "instruction",
+                      r->limits->instruction, "threads", (int) r->limits->n_threads, "bytes_per_token", x->cost.bytes,
+                      "multiply_adds_per_token", x->cost.multiply_adds, "bandwidth_fraction", bandwidth,
+                      "multiply_add_fraction", multiply_adds, "limit_tok_s", limit, "fraction", x->median / limit,
+                      "limited_by", bandwidth > multiply_adds ? "memory" : "multiply-adds");
+}
+
+static void print_json (const report *r, const result *results, size_t n)
+{
+    json_t *rows = json_array ();
+    for (size_t i = 0; i < n; i++) {
+        const result *x = &results[i];
+        json_t *row = json_pack ("{s:s, s:f, s:f, s:f, s:i, s:o, s:i, s:i, s:s, s:O}", "test", x->test->name, "tok_s",
+                                 x->median, "tok_s_min", x->slowest, "tok_s_max", x->fastest, "runs",
+                                 (int) r->flags->n_runs, "model", wl_json_text (r->model, strlen (r->model)), "stages",
+                                 (int) r->n_stages, "threads", r->threads, "isa", r->isa, "times", x->times);
+        json_object_set_new (row, "roofline", roofline_json (r, x));
+        json_array_append_new (rows, row);
     }
-    json_decref (stages);
+    json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
+    putchar ('\n');
+    json_decref (rows);
+}
+
+static void print_rows (const report *r, const result *results, size_t n)
+{
+    bool csv = strcmp (r->flags->format, "csv") == 0;
+    const char *row = csv ? "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n"
+                          : "| %-10s | %6s | %7s | %-10s | %10s | %10s | %10s | %11s | %12s | %16s |\n";
+    printf (row, "test", "stages", "threads", "isa", "tok_s", "tok_s_min", "tok_s_max", "limit_tok_s",
+            csv ? "bandwidth_fraction" : "of bandwidth", csv ? "multiply_add_fraction" : "of multiply-adds");
+    if (!csv)
+        printf ("| ---------- | -----: | ------: | ---------- | ---------: | ---------: | ---------: | ----------: | "
+                "-----------: | ---------------: |\n");
+    for (size_t i = 0; i < n; i++) {
+        const result *x = &results[i];
+        char cells[8][16] = {0};
+        double bandwidth, multiply_adds;
+        snprintf (cells[0], 16, "%zu", r->n_stages);
+        snprintf (cells[1], 16, "%d", r->threads);
+        snprintf (cells[2], 16, "%.2f", x->median);
+        snprintf (cells[3], 16, "%.2f", x->slowest);
+        snprintf (cells[4], 16, "%.2f", x->fastest);
+        if (r->limits) {
+            fractions_of (r, x, &bandwidth, &multiply_adds);
+            snprintf (cells[5], 16, "%.2f", wl_roofline_limit (r->limits, &x->cost));
+            snprintf (cells[6], 16, "%.3f", bandwidth);
+            snprintf (cells[7], 16, "%.3f", multiply_adds);
+        }
+        printf (row, x->test->name, cells[0], cells[1], r->isa, cells[2], cells[3], cells[4], cells[5], cells[6],
+                cells[7]);
+    }
+    if (!csv && r->limits)
+        printf ("\nThis machine, %u threads: %.1f GB/s read, %.0f G multiply-adds/s (%s).\n", r->limits->n_threads,
+                r->limits->read_bytes_s / 1e9, r->limits->multiply_adds_s / 1e9, r->limits->instruction);
+}
+
+static bool plot_results (const report *r, const result *results, size_t n, wl_error *err)
+{
+    wl_plot_point points[MAX_TESTS];
+    char subtitle[160];
+    json_t *title = wl_json_text (r->model, strlen (r->model));
+    if (!title)
+        return wl_fail (err, WL_ERROR_INTERNAL, "out of memory for the plot");
+    for (size_t i = 0; i < n; i++)
+        points[i] = (wl_plot_point){results[i].test->name, results[i].median, results[i].slowest, results[i].fastest,
+                                    results[i].cost};
+    snprintf (subtitle, sizeof subtitle, "woolly %s, %zu stage%s of %d thread%s, %.20s; median of %u runs",
+              WOOLLY_VERSION, r->n_stages, r->n_stages == 1 ? "" : "s", r->threads, r->threads == 1 ? "" : "s", r->isa,
+              r->flags->n_runs);
+    bool ok = wl_plot_write (r->flags->plot, json_string_value (title), subtitle, r->limits, points, n, err);
+    json_decref (title);
+    return ok;
 }
 
 /* A model of zeros of the wanted shape, in a file that nobody else sees; removed after use. */
@@ -203,6 +309,8 @@ static bool bench (const flags *f, wl_error *err)
     wl_session session = {0};
     bool ok = false;
     char made[PATH_LENGTH] = "";
+    json_t *stages = NULL;
+    wl_machine_limits limits = {0};
     if (!plan_tests (f, tests, &n_tests, err) || (f->shape && !make_shape (f, made, err)) ||
         !wl_opened_model_open (&opened, f->shape ? made : f->model, false, err))
         goto done;
@@ -222,16 +330,33 @@ static bool bench (const flags *f, wl_error *err)
     cluster.no_pack_cache |= f->shape != NULL; /* nobody will want those again */
     if (!wl_session_open (&session, &opened, &cluster, context, most_streams, err))
         goto done;
+    stages = wl_session_stages (&session);
+    json_t *first = json_array_get (stages, 0);
+    report r = {.flags = f,
+                .model = opened.model->name,
+                .n_stages = json_array_size (stages),
+                .threads = (int) json_integer_value (json_object_get (first, "threads")),
+                .isa = json_string_value (json_object_get (first, "isa")),
+                .limits = f->cluster.options.listen ? NULL : &limits};
+    uint32_t n_threads = (uint32_t) r.n_stages * (uint32_t) r.threads;
+    if (r.limits && !wl_machine_limits_measure (&limits, n_threads, r.isa, err))
+        goto done;
     wl_session_begin (&session);
     for (size_t i = 0; i < n_tests; i++)
         if (!measure (&session, &opened, &tests[i], f->n_runs, &results[i], err))
             goto done;
-    print_results (f, &opened, &session, results, n_tests);
-    ok = true;
+    if (r.limits && !wl_machine_limits_measure (&limits, n_threads, r.isa, err))
+        goto done;
+    if (strcmp (f->format, "json") == 0)
+        print_json (&r, results, n_tests);
+    else
+        print_rows (&r, results, n_tests);
+    ok = !f->plot || plot_results (&r, results, n_tests, err);
 done:
     wl_progress_show (NULL);
     for (size_t i = 0; i < n_tests; i++)
         json_decref (results[i].times);
+    json_decref (stages);
     wl_session_close (&session);
     wl_opened_model_close (&opened);
     if (made[0])
@@ -241,7 +366,7 @@ done:
 
 int wl_command_bench (int argc, char **argv)
 {
-    flags f = {.type = "Q4_K_M", .batches = "1,2,4,8", .format = "md", .n_prompt = 512, .n_generated = 64, .n_runs = 3};
+    flags f = {.type = "Q4_K_M", .prompts = "512", .lengths = "64", .batches = "1,2,4,8", .format = "md", .n_runs = 3};
     wl_error err = {0};
     bool help;
     const wl_option own[] = {
@@ -249,15 +374,17 @@ int wl_command_bench (int argc, char **argv)
         {0, "shape", WL_OPTION_TEXT, &f.shape, "NAME", "in place of a file: a model of this shape with weights of zero",
          NULL},
         {0, "type", WL_OPTION_TEXT, &f.type, "TYPE", "its file type (Q4_K_M)", NULL},
-        {'p', "prompt", WL_OPTION_U32, &f.n_prompt, "N", "tokens of the prompt test; 0 leaves it out (512)", NULL},
-        {'n', "tokens", WL_OPTION_U32, &f.n_generated, "N", "tokens generated; 0 leaves it out (64)", NULL},
+        {'p', "prompt", WL_OPTION_TEXT, &f.prompts, "LIST", "tokens of the prompt tests; 0 leaves them out (512)",
+         NULL},
+        {'n', "tokens", WL_OPTION_TEXT, &f.lengths, "LIST", "tokens generated; 0 leaves it out (64)", NULL},
         {'b', "batch", WL_OPTION_TEXT, &f.batches, "LIST", "numbers of streams (1,2,4,8)", NULL},
         {'r', "runs", WL_OPTION_U32, &f.n_runs, "N", "measured runs of each test (3)", NULL},
         {0, "format", WL_OPTION_TEXT, &f.format, "md|csv|json", "how to print (md)", NULL},
+        {0, "plot", WL_OPTION_TEXT, &f.plot, "FILE.svg", "also draw the tests below the machine's roofline", NULL},
     };
     const wl_option_table tables[] = {{own, sizeof own / sizeof own[0]}, wl_cluster_flags_init (&f.cluster)};
-    if (!wl_options_parse ("bench (-m MODEL | --shape NAME) [-p N] [-n N] [-b LIST] [flags]", tables, 2, argc, argv,
-                           NULL, &help, &err) ||
+    if (!wl_options_parse ("bench (-m MODEL | --shape NAME) [-p LIST] [-n LIST] [-b LIST] [flags]", tables, 2, argc,
+                           argv, NULL, &help, &err) ||
         help)
         goto done;
     if (!f.cluster.options.speculation) /* what it makes up repeats itself: rates would be of that */
@@ -269,6 +396,9 @@ int wl_command_bench (int argc, char **argv)
     else if (f.shape && f.cluster.options.listen)
         wl_fail (&err, WL_ERROR_USAGE,
                  "--shape makes its model on this machine, for local workers: leave --listen out");
+    else if (f.plot && f.cluster.options.listen)
+        wl_fail (&err, WL_ERROR_USAGE,
+                 "--plot draws the limits of this machine, for local workers: leave --listen out");
     else if (f.n_runs == 0 || f.n_runs > MAX_RUNS)
         wl_fail (&err, WL_ERROR_USAGE, "-r %u: choose 1 to %d", f.n_runs, MAX_RUNS);
     else if (strcmp (f.format, "md") != 0 && strcmp (f.format, "csv") != 0 && strcmp (f.format, "json") != 0)

@@ -1,0 +1,94 @@
+/* The most multiply-adds that a core can do; see peak.h.
+ *
+ * Independent destinations, more than latency times throughput, so that only the multipliers limit. Instructions are written out (for NEON as their encodings, which any
+ * assembler takes), so that no compiler leaves one out and none needs to be told of an instruction set. */
+#include "peak.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+
+/* 32 multiply-adds: unsigned times signed bytes, added in pairs. */
+#define MADDUBSW(d) "vpmaddubsw %%ymm14, %%ymm15, %%ymm" #d "\n\t"
+
+static uint64_t run_avx2 (uint64_t rounds)
+{
+    enum { INSTRUCTIONS = 12, MULTIPLY_ADDS = 32 };
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(MADDUBSW (0) MADDUBSW (1) MADDUBSW (2) MADDUBSW (3) MADDUBSW (4) MADDUBSW (5) MADDUBSW (6)
+                             MADDUBSW (7) MADDUBSW (8) MADDUBSW (9) MADDUBSW (10) MADDUBSW (11)::
+                                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                                   "xmm10", "xmm11");
+    __asm__ volatile("vzeroupper");
+    return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
+}
+
+#elif defined(__aarch64__)
+
+/* OPCODE vD.4s, v30.16b, v31.16b for 16 destinations, those that a callee need not keep. */
+#define NEON(opcode, d) ".inst " opcode " + " #d "\n\t"
+#define NEON_4(o, a, b, c, d) NEON (o, a) NEON (o, b) NEON (o, c) NEON (o, d)
+#define NEON_LOW(o) NEON_4 (o, 0, 1, 2, 3) NEON_4 (o, 4, 5, 6, 7)
+#define NEON_HIGH(o) NEON_4 (o, 16, 17, 18, 19) NEON_4 (o, 20, 21, 22, 23)
+#define CLOBBERS_LOW "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7"
+#define CLOBBERS_HIGH "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23"
+enum { NEON_INSTRUCTIONS = 16 };
+
+static uint64_t run_sdot (uint64_t rounds)
+{
+    enum { MULTIPLY_ADDS = 16 };
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(NEON_LOW ("0x4e9f97c0") NEON_HIGH ("0x4e9f97c0") : : : CLOBBERS_LOW, CLOBBERS_HIGH);
+    return rounds * NEON_INSTRUCTIONS * MULTIPLY_ADDS;
+}
+
+static uint64_t run_smmla (uint64_t rounds)
+{
+    enum { MULTIPLY_ADDS = 32 };
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(NEON_LOW ("0x4e9fa7c0") NEON_HIGH ("0x4e9fa7c0") : : : CLOBBERS_LOW, CLOBBERS_HIGH);
+    return rounds * NEON_INSTRUCTIONS * MULTIPLY_ADDS;
+}
+
+#endif
+
+/* Plain C, as the scalar kernels are; on registers, but kept from being worked out by the compiler. */
+static uint64_t run_scalar (uint64_t rounds)
+{
+    enum { SUMS = 8 };
+    int32_t sums[SUMS] = {0}, a = 3, b = 5;
+    for (uint64_t i = 0; i < rounds; i++) {
+        __asm__ volatile("" : "+r"(a), "+r"(b));
+        for (int j = 0; j < SUMS; j++) {
+            sums[j] = (int32_t) ((uint32_t) sums[j] + (uint32_t) (a * b));
+            __asm__ volatile("" : "+r"(a), "+r"(sums[j]));
+        }
+    }
+    return rounds * SUMS;
+}
+
+uint64_t wl_peak_run (const char *isa, uint64_t rounds)
+{
+#if defined(__x86_64__)
+    if (strcmp (isa, "scalar") != 0)
+        return run_avx2 (rounds);
+#elif defined(__aarch64__)
+    if (strcmp (isa, "scalar") != 0)
+        return strstr (isa, "i8mm") ? run_smmla (rounds) : run_sdot (rounds);
+#endif
+    (void) isa;
+    return run_scalar (rounds);
+}
+
+const char *wl_peak_instruction (const char *isa)
+{
+#if defined(__x86_64__)
+    if (strcmp (isa, "scalar") != 0)
+        return "vpmaddubsw";
+#elif defined(__aarch64__)
+    if (strcmp (isa, "scalar") != 0)
+        return strstr (isa, "i8mm") ? "smmla" : "sdot";
+#endif
+    (void) isa;
+    return "imul";
+}
