@@ -8,8 +8,8 @@
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
-debian_packages="$debian_packages libcmocka-dev python3-venv clang clang-tidy libclang-rt-dev iproute2 procps"
-brew_packages="$brew_packages cmocka llvm"
+debian_packages="$debian_packages libcmocka-dev libsimde-dev python3-venv clang clang-tidy libclang-rt-dev iproute2 procps"
+brew_packages="$brew_packages cmocka simde llvm"
 
 build=$woolly_root/build
 

@@ -32,6 +32,13 @@ static bool has_avx2 (void)
     return __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma") && __get_cpuid (1, &a, &b, &c, &d) &&
            (c & bit_F16C);
 }
+
+static bool has_avx512vnni (void) /* each is true only where the system keeps the 512-bit registers */
+{
+    return has_avx2 () && __builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") &&
+           __builtin_cpu_supports ("avx512dq") && __builtin_cpu_supports ("avx512vl") &&
+           __builtin_cpu_supports ("avx512vnni");
+}
 #elif defined(__aarch64__) && defined(__APPLE__)
 static bool system_says (const char *name)
 {
@@ -75,6 +82,7 @@ static const isa_row isa_rows[] = {
     {&wl_kernels_scalar, always},
 #if defined(__x86_64__)
     {&wl_kernels_avx2, has_avx2},
+    {&wl_kernels_avx512vnni, has_avx512vnni},
 #elif defined(__aarch64__)
     {&wl_kernels_neon, has_dotprod},
     {&wl_kernels_neon_i8mm, has_i8mm},

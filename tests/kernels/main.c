@@ -99,6 +99,16 @@ bool check_bytes (test_state *t, const void *got, const void *expected, size_t n
     return check (t, true, "%s", where);
 }
 
+#if defined(WOOLLY_AVX512_EMULATED)
+extern const wl_kernels wl_kernels_avx512_emulated;
+
+static bool can_emulate (void) /* in terms of AVX2 */
+{
+    wl_error err = {0};
+    return wl_kernels_find ("avx2", &err) != NULL;
+}
+#endif
+
 int main (int argc, char **argv)
 {
     test_state t = {.seed = 20240607, .isa = "scalar", .what = ""};
@@ -125,8 +135,14 @@ int main (int argc, char **argv)
     }
     test_math (&t);
     test_formats (&t);
-    const wl_kernels *tables[16];
+    const wl_kernels *tables[17];
     size_t n = wl_kernels_all (tables, 16);
+#if defined(WOOLLY_AVX512_EMULATED)
+    wl_kernels emulated = wl_kernels_avx512_emulated;
+    emulated.isa = "avx512vnni (emulated)";
+    if (can_emulate ())
+        tables[n++] = &emulated;
+#endif
     for (size_t i = 1; i < n; i++) {
         if (only_isa && strcmp (only_isa, tables[i]->isa) != 0)
             continue;
@@ -142,6 +158,9 @@ int main (int argc, char **argv)
     size_t n_skipped = wl_kernels_skipped (skipped, 16);
     for (size_t i = 0; i < n_skipped; i++)
         printf ("%s: skipped, this CPU lacks it\n", skipped[i]);
+#if defined(__x86_64__) && !defined(WOOLLY_AVX512_EMULATED)
+    printf ("avx512vnni (emulated): skipped, this build found no SIMDe (libsimde-dev)\n");
+#endif
     printf ("%s: %zu checks, %zu failures\n", t.n_failures ? "FAIL" : "PASS", t.n_checks, t.n_failures);
     return t.n_failures ? 1 : 0;
 }
