@@ -14,10 +14,10 @@
 #include <string.h>
 
 #include "cluster_control.h"
+#include "cluster_plan.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "local_workers.h"
-#include "planner.h"
 #include "proto/fingerprint.h"
 #include "weight_server.h"
 
@@ -60,6 +60,7 @@ struct wl_cluster {
     Woolly__ModelPart *parts;        /* [n_parts], the model's files */
     Woolly__ModelPart **part_places; /* to each of them */
     int64_t shipping_ms;             /* since when weights are on their way; 0: they are not */
+    cluster_plan *planned;
 };
 
 /* -- starting: who takes part --------------------------------------------------------------------------------------------------------------- */
@@ -87,49 +88,32 @@ static uint32_t remote_wanted (const wl_cluster *c)
     return ranges > c->options.n_local + wanted ? ranges - c->options.n_local : wanted;
 }
 
-static bool split (const wl_cluster *c, const control_member *members, uint32_t n, wl_plan_stage *stages,
-                   uint32_t *n_stages, wl_error *err)
+/* Threads of a local worker. */
+static uint32_t local_threads (const wl_cluster *c)
 {
-    bool all_local = true;
-    wl_plan_worker *workers = wl_new (n, sizeof *workers, err);
-    if (!workers)
-        return false;
-    for (uint32_t i = 0; i < n; i++)
-        all_local = all_local && members[i].number;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t memory = members[i].memory_bytes;
-        if (members[i].number) /* its own figure is this machine's as well: shared by all local ones */
-            memory = all_local ? c->memory_bytes : c->memory_bytes / c->options.n_local;
-        workers[i] = (wl_plan_worker){members[i].name, memory};
-    }
-    wl_plan_request request = {.model = c->need->model,
-                               .workers = workers,
-                               .n_workers = n,
-                               .layers = c->options.layers,
-                               .n_pages = c->need->n_pages,
-                               .max_rows = c->need->max_rows,
-                               .max_logit_rows = c->need->max_logit_rows,
-                               .share_one_machine = all_local,
-                               .machine_bytes = c->memory_bytes};
-    bool ok = wl_plan_split (&request, stages, n_stages, err);
-    free (workers);
-    return ok;
+    uint32_t n = c->options.n_local, shared = wl_machine_cores () / (n ? n : 1);
+    return c->options.n_threads ? c->options.n_threads : shared ? shared : 1;
+}
+
+static bool plan_for (wl_cluster *c, const control_member *members, uint32_t n, wl_error *err)
+{
+    cluster_plan_free (c->planned);
+    return cluster_plan_make (c->planned, &c->options, c->need, local_threads (c), c->memory_bytes, members, n, err);
 }
 
 /* With local workers only, the plan is known before any process is started: what is wrong with it is said at once. */
-static bool check_local_plan (const wl_cluster *c, wl_error *err)
+static bool check_local_plan (wl_cluster *c, wl_error *err)
 {
-    uint32_t n = c->options.n_local, n_stages;
+    uint32_t n = c->options.n_local;
+    if (!cluster_plan_check (&c->options, c->need, err))
+        return false;
     control_member *members = wl_new (n, sizeof *members, err);
-    wl_plan_stage *stages = wl_new (n, sizeof *stages, err);
-    bool ok = members && stages;
-    for (uint32_t i = 0; ok && i < n; i++) {
+    for (uint32_t i = 0; members && i < n; i++) {
         members[i].number = i + 1;
         snprintf (members[i].name, sizeof members[i].name, "local-%u", i + 1);
     }
-    ok = ok && split (c, members, n, stages, &n_stages, err);
+    bool ok = members && plan_for (c, members, n, err);
     free (members);
-    free (stages);
     return ok;
 }
 
@@ -154,14 +138,9 @@ static bool check_listen (wl_cluster *c, wl_error *err)
 
 static bool start_local (wl_cluster *c, wl_error *err)
 {
-    uint32_t n = c->options.n_local, cores = wl_machine_cores ();
-    uint32_t shared = cores / (n ? n : 1);
+    uint32_t n = c->options.n_local;
     char *binary = n ? local_worker_binary (c->options.worker_binary, err) : NULL;
-    bool ok = n == 0 || (binary && control_start_local (c->control, binary, n,
-                                                        c->options.n_threads ? c->options.n_threads
-                                                        : shared             ? shared
-                                                                             : 1,
-                                                        err));
+    bool ok = n == 0 || (binary && control_start_local (c->control, binary, n, local_threads (c), err));
     free (binary);
     return ok;
 }
@@ -190,7 +169,7 @@ static bool wait_for_members (wl_cluster *c, wl_error *err)
     uint32_t wanted = remote_wanted (c);
     for (;;) {
         char line[160];
-        uint32_t n_local = 0;
+        uint32_t n_local = 0, n_pending = 0;
         size_t n = control_joined (c->control, NULL, 0);
         control_member *members = wl_new (n, sizeof *members, err);
         if (!members)
@@ -199,15 +178,18 @@ static bool wait_for_members (wl_cluster *c, wl_error *err)
         n = filled < n ? filled : n;
         for (size_t i = 0; i < n; i++)
             n_local += members[i].number > 0;
+        for (size_t i = 0; i < n; i++)
+            n_pending += members[i].link_pending;
         free (c->members);
         c->members = members;
         c->n_members = (uint32_t) n;
         uint32_t n_remote = (uint32_t) n - n_local;
         if (control_failed (c->control, err))
             return false;
-        if (n_local >= c->options.n_local && n_remote >= wanted)
+        bool enough = n_local >= c->options.n_local && n_remote >= wanted;
+        if (enough && n_pending == 0)
             return true;
-        if (zclock_mono () >= deadline)
+        if (!enough && zclock_mono () >= deadline)
             return report_missing (c, n_local, n_remote, err);
         if (c->listen)
             snprintf (line, sizeof line, "waiting for workers on %s: %u of %u joined", c->listen, n_remote, wanted);
@@ -224,11 +206,7 @@ static bool wait_for_members (wl_cluster *c, wl_error *err)
 /* Local ones first, then those that only this host can reach, then the rest; each by name. */
 static int reach (const control_member *m)
 {
-    char host[WL_HOST_BYTES];
-    bool loopback, wildcard;
-    if (m->number)
-        return 0;
-    return wl_link_host (m->data_endpoint, host, &loopback, &wildcard) && !loopback ? 2 : 1;
+    return m->number ? 0 : cluster_is_host_only (m->data_endpoint) ? 1 : 2;
 }
 
 static void order_members (wl_cluster *c)
@@ -246,9 +224,11 @@ static void order_members (wl_cluster *c)
         }
         c->members[at] = m;
     }
-    /* Those beyond the split by hand, or beyond a layer each, stand by. */
+    /* Those beyond the split by hand, or, where nobody may be left out, beyond a layer each, stand by. */
     uint32_t most = c->listen && c->options.layers ? count_ranges (c->options.layers) : c->need->model->n_layers;
-    if (c->listen && c->n_members > most && most >= c->options.n_local + remote_wanted (c))
+    bool all_count =
+        c->options.layers || c->options.use_all || (c->n_members && reach (&c->members[c->n_members - 1]) < 2);
+    if (c->listen && all_count && c->n_members > most && most >= c->options.n_local + remote_wanted (c))
         c->n_members = most;
 }
 
@@ -256,20 +236,20 @@ static void order_members (wl_cluster *c)
 
 static bool make_plan (wl_cluster *c, wl_error *err)
 {
-    wl_plan_stage *planned = wl_new (c->n_members, sizeof *planned, err);
-    bool ok = planned && split (c, c->members, c->n_members, planned, &c->n_stages, err);
-    if (ok) {
-        c->stages = wl_new (c->n_stages, sizeof *c->stages, err);
-        c->control_stages = wl_new (c->n_stages, sizeof *c->control_stages, err);
-        ok = c->stages && c->control_stages;
-    }
-    for (uint32_t i = 0; ok && i < c->n_stages; i++) {
-        c->stages[i].plan = planned[i];
-        c->stages[i].last_seen = c->members[planned[i].worker];
+    const wl_plan *plan = &c->planned->plan;
+    if (!plan_for (c, c->members, c->n_members, err))
+        return false;
+    c->n_stages = plan->n_stages;
+    c->stages = wl_new (c->n_stages, sizeof *c->stages, err);
+    c->control_stages = wl_new (c->n_stages, sizeof *c->control_stages, err);
+    if (!c->stages || !c->control_stages)
+        return false;
+    for (uint32_t i = 0; i < c->n_stages; i++) {
+        c->stages[i].plan = plan->stages[i];
+        c->stages[i].last_seen = c->members[plan->stages[i].worker];
         c->stages[i].member = c->stages[i].last_seen.id;
     }
-    free (planned);
-    return ok;
+    return true;
 }
 
 /* Where the last stage sends results: the ipc address, or an address of this host that its host can reach. */
@@ -417,6 +397,8 @@ static bool start (wl_cluster *c, wl_error *err)
     c->memory_bytes = wl_memory_available ();
     if (!c->listen && !check_local_plan (c, err))
         return false;
+    if (!c->listen && c->options.plan_only)
+        return true;        /* that was it */
     if (c->options.n_local) /* workers remove it when this process is killed; without them it would stay behind */
         c->folder = wl_socket_folder_new (err);
     if (err->code != WL_OK)
@@ -426,7 +408,11 @@ static bool start (wl_cluster *c, wl_error *err)
     if (!c->control || !start_local (c, err) || !wait_for_members (c, err))
         return false;
     order_members (c);
-    if (!make_plan (c, err) || !open_results (c, err) || !start_load (c, err) || !wait_until_loaded (c, err))
+    if (!make_plan (c, err))
+        return false;
+    if (c->options.plan_only)
+        return true;
+    if (!open_results (c, err) || !start_load (c, err) || !wait_until_loaded (c, err))
         return false;
     weight_server_free (&c->weights);
     c->push = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
@@ -446,11 +432,12 @@ wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluste
     c->progress = progress;
     c->progress_context = progress_context;
     c->wake[0] = c->wake[1] = -1;
-    if (!start (c, err)) {
+    c->planned = wl_new (1, sizeof *c->planned, err);
+    if (!c->planned || !start (c, err)) {
         wl_cluster_stop (&c);
         return NULL;
     }
-    c->need = NULL;
+    c->need = NULL; /* the plan keeps the model, which is there as long as the cluster */
     return c;
 }
 
@@ -475,12 +462,20 @@ void wl_cluster_stop (wl_cluster **cluster)
     free (c->control_stages);
     free (c->parts);
     free (c->part_places);
+    if (c->planned)
+        cluster_plan_free (c->planned);
+    free (c->planned);
     free (c->model_path);
     free (c);
     *cluster = NULL;
 }
 
 /* -- running ----------------------------------------------------------------------------------------------------------------------------------------- */
+
+wl_cluster_planned wl_cluster_plan (const wl_cluster *c)
+{
+    return (wl_cluster_planned){&c->planned->request, &c->planned->plan, &c->planned->input, &c->planned->prediction};
+}
 
 uint32_t wl_cluster_n_stages (const wl_cluster *cluster)
 {
@@ -540,8 +535,10 @@ bool wl_cluster_send (wl_cluster *c, Woolly__Step *step, wl_error *err)
     for (;;) {
         if (control_failed (c->control, err))
             return false;
-        if (wl_step_send (c->push, step, NULL, 0, NULL, NULL, SEND_TURN_MS, err))
+        if (wl_step_send (c->push, step, NULL, 0, NULL, NULL, SEND_TURN_MS, err)) {
+            cluster_plan_sent (c->planned, step);
             return true;
+        }
         if (err->code != WL_OK)
             return false;
     }
@@ -570,8 +567,10 @@ bool wl_cluster_receive (wl_cluster *c, int timeout_ms, wl_packet *out, wl_error
         if (control_failed (c->control, err) || atomic_exchange (&c->interrupted, false))
             return false;
         if (wl_result_receive (c->pull, 0, out, &malformed)) {
-            if (is_valid (c, out))
+            if (is_valid (c, out)) {
+                cluster_plan_back (c->planned, out->result);
                 return true;
+            }
             wl_packet_free (out);
             continue;
         }

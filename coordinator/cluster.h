@@ -33,6 +33,10 @@ typedef struct wl_cluster_options {
     bool no_pack_cache;        /* --no-pack-cache */
     uint32_t chunk;            /* --chunk: rows of a prompt that a step carries; 0: chosen by length and stages */
     const char *speculation;   /* --spec; NULL: the default */
+    bool latency;              /* --objective latency; else throughput */
+    bool use_all;              /* --use-all: nobody who joined is left out */
+    bool measures_anew;        /* --measure: what this machine can do is not taken from the cache */
+    bool plan_only;            /* nothing is loaded: for wl_cluster_planned */
     const char *trace;         /* --trace; NULL: none */
 } wl_cluster_options;
 
@@ -70,6 +74,15 @@ wl_cluster *wl_cluster_start (const wl_cluster_options *options, const wl_cluste
                               wl_cluster_progress_fn progress, void *progress_context, wl_error *err);
 /* Ends the plan: local workers are told to leave, waited for (killed after 1 s), remote ones go back to waiting for a coordinator. */
 void wl_cluster_stop (wl_cluster **cluster);
+
+/* What was planned, borrowed until the cluster stops: for reports. */
+typedef struct wl_cluster_planned {
+    const struct wl_plan_request *request;
+    const struct wl_plan *plan;
+    const struct wl_plan_input *input;
+    const struct wl_prediction *prediction;
+} wl_cluster_planned;
+wl_cluster_planned wl_cluster_plan (const wl_cluster *cluster);
 
 uint32_t wl_cluster_n_stages (const wl_cluster *cluster);
 /* How many stages can compute at once: local ones share this machine's cores. */

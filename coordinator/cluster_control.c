@@ -13,8 +13,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "cluster_plan.h"
 #include "engine/memory.h"
 #include "local_workers.h"
+#include "proto/speed.h"
 
 enum {
     TURN_MS = 50, /* how soon the end of a local process is seen */
@@ -24,6 +26,10 @@ enum {
     MESSAGES_A_TURN = 256,
     MAX_REMOTE = 4096,
     NOTE_EVERY_MS = 1000,
+    SMALL_PROBES = 4,
+    LARGE_PROBES = 2, /* the first one may find the connection still feeling its way */
+    LARGE_PROBE_BYTES = 512 << 10,
+    PROBING_MS = 2000, /* at most, of a link */
     MAX_CANCELS = 64,
     CLOCK_AGE_MS = 20000, /* a slow answer counts again when the best one is as old */
     LEAVE_LINGER_MS = 200,
@@ -52,6 +58,8 @@ typedef struct member {
     uint64_t joined_order;
     int64_t clock_offset_ns, clock_known_ms; /* of its clock, and when that was measured */
     uint64_t round_trip_ns;                  /* of the ping that measured it; 0: none did */
+    uint32_t n_probes;                       /* sent; small ones, and then large ones */
+    uint64_t probe_sent_ns, quickest_probe_ns, quickest_large_ns;
     bool in_plan;
     uint32_t first_layer, last_layer;
     Woolly__LoadPhase phase; /* of loading, and how far */
@@ -201,6 +209,24 @@ static void refuse (control *c, int router, zframe_t *peer, const char *reason)
     wl_wake_signal (c->options.wake_end);
 }
 
+/* The next message of those that measure a link. The worker answers each at once. */
+static void send_probe (control *c, member *m)
+{
+    Woolly__Probe probe = WOOLLY__PROBE__INIT;
+    Woolly__Control message = WOOLLY__CONTROL__INIT;
+    uint8_t *zeros = NULL;
+    message.kind_case = WOOLLY__CONTROL__KIND_PROBE;
+    message.probe = &probe;
+    probe.sequence = ++m->n_probes;
+    if (m->n_probes > SMALL_PROBES) {
+        probe.payload.data = zeros = wl_new (LARGE_PROBE_BYTES, 1, NULL);
+        probe.payload.len = zeros ? LARGE_PROBE_BYTES : 0;
+    }
+    m->probe_sent_ns = now_ns ();
+    send_to (c, m->router, m->peer, &message);
+    free (zeros);
+}
+
 static void send_leave (control *c, const member *m, const char *reason)
 {
     Woolly__Leave leave = WOOLLY__LEAVE__INIT;
@@ -321,6 +347,18 @@ static void lose_predecessor (control *c, const char *data_endpoint)
             lose (c, c->members[i], WL_ERROR_CLUSTER, "dropped its layers and joined anew");
 }
 
+/* What a worker measured of itself; its link is measured now, where one leads to another host. */
+static void take_measures (control *c, member *m, const Woolly__Hello *hello)
+{
+    bool whole_cached;
+    copy_text (m->public.machine, sizeof m->public.machine, hello->machine);
+    m->public.own_known = wl_speed_unpack (hello->own, &m->public.own, &m->public.own_cached);
+    m->public.whole_known = wl_speed_unpack (hello->whole, &m->public.whole, &whole_cached);
+    m->public.link_pending = m->router == REMOTE && !cluster_is_host_only (m->public.data_endpoint);
+    if (m->public.link_pending)
+        send_probe (c, m);
+}
+
 static void take_hello (control *c, int router, zframe_t *peer, const Woolly__Hello *hello)
 {
     char reason[256];
@@ -367,6 +405,7 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
     m->heard_ms = zclock_mono ();
     m->joined_order = ++c->n_joined;
     send_welcome (c, router, peer);
+    take_measures (c, m, hello);
     wl_wake_signal (c->options.wake_end);
 }
 
@@ -394,6 +433,44 @@ static void take_pong (control *c, member *m, const Woolly__Pong *pong)
     m->public.busy_ns = pong->busy_ns;
     if (c->wants_pong)
         wl_wake_signal (c->options.wake_end);
+}
+
+/* From the quickest small round trip, and how much longer `large_ns` a large message took. */
+static void know_link (control *c, member *m, uint64_t large_ns)
+{
+    const double least_s = 1e-6;
+    double extra = ((double) large_ns - (double) m->quickest_probe_ns) * 1e-9;
+    m->public.link_latency_s = (double) m->quickest_probe_ns * 1e-9 / 2;
+    m->public.link_bytes_per_s = LARGE_PROBE_BYTES / (extra > least_s ? extra : least_s);
+    m->public.link_known = true;
+    m->public.link_pending = false;
+    wl_wake_signal (c->options.wake_end);
+}
+
+static void take_probed (control *c, member *m, const Woolly__Probed *probed)
+{
+    uint64_t took = now_ns () - m->probe_sent_ns;
+    if (!m->public.link_pending || probed->sequence != m->n_probes)
+        return;
+    uint64_t *quickest = m->n_probes > SMALL_PROBES ? &m->quickest_large_ns : &m->quickest_probe_ns;
+    if (*quickest == 0 || took < *quickest)
+        *quickest = took;
+    if (m->n_probes < SMALL_PROBES + LARGE_PROBES)
+        send_probe (c, m);
+    else
+        know_link (c, m, m->quickest_large_ns);
+}
+
+/* A slow link shows in how long the large message is under way already; one that answers nothing stays unknown. */
+static void end_probing (control *c, member *m)
+{
+    uint64_t waited = now_ns () - m->probe_sent_ns;
+    if (!m->public.link_pending || waited < (uint64_t) PROBING_MS * 1000000)
+        return;
+    if (m->n_probes > SMALL_PROBES)
+        know_link (c, m, m->quickest_large_ns ? m->quickest_large_ns : waited);
+    m->public.link_pending = false;
+    wl_wake_signal (c->options.wake_end);
 }
 
 static void take_loaded (control *c, member *m, const Woolly__Loaded *loaded)
@@ -435,6 +512,9 @@ static void take_message (control *c, int router, zframe_t *peer, const Woolly__
     switch (message->kind_case) {
     case WOOLLY__CONTROL__KIND_PONG:
         take_pong (c, m, message->pong);
+        return;
+    case WOOLLY__CONTROL__KIND_PROBED:
+        take_probed (c, m, message->probed);
         return;
     case WOOLLY__CONTROL__KIND_PROGRESS:
         if (m->state == MEMBER_LOADING && message->progress->epoch == c->plan->epoch) {
@@ -510,6 +590,7 @@ static void keep_time (control *c)
         member *m = c->members[i];
         if (suspended)
             m->heard_ms = now;
+        end_probing (c, m);
         if (has_joined (m) && now - m->heard_ms > SILENCE_MS)
             lose (c, m, WL_ERROR_CLUSTER, "stopped answering");
     }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "engine/error.h"
+#include "engine/speed.h"
 #include "proto/wire.h"
 
 typedef struct control control;
@@ -36,6 +37,11 @@ typedef struct control_member {
     char data_endpoint[256];
     uint32_t n_threads;
     uint64_t memory_bytes;
+    char machine[40];    /* the same for all on one machine; "": it did not say */
+    wl_speed own, whole; /* measured with its threads, and with all cores of its machine */
+    bool own_known, own_cached, whole_known;
+    bool link_pending, link_known;           /* being measured; measured */
+    double link_latency_s, link_bytes_per_s; /* one way */
     /* once loaded */
     uint64_t weight_bytes, rss_bytes, busy_ns;
     uint64_t shipped_bytes, shipping_ns;

@@ -15,6 +15,10 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "min-workers", WL_OPTION_U32, &o->min_workers, "K", "how many must have joined on --listen (1)", NULL},
         {0, "join-timeout", WL_OPTION_F32, &o->join_timeout_s, "S", "seconds to wait for them (60)", NULL},
         {0, "layers", WL_OPTION_TEXT, &o->layers, "RANGES", "fix the split: 0-19,20-39", NULL},
+        {0, "objective", WL_OPTION_TEXT, &f->objective, "throughput|latency",
+         "what the plan is best at: many requests, or one by itself (throughput)", NULL},
+        {0, "use-all", WL_OPTION_FLAG, &o->use_all, NULL, "leave nobody out who joined, however slow", NULL},
+        {0, "measure", WL_OPTION_FLAG, &o->measures_anew, NULL, "measure this machine anew (kept for 30 days)", NULL},
         {0, "threads", WL_OPTION_U32, &o->n_threads, "N", "compute threads a worker (the machine's cores shared out)",
          NULL},
         {0, "ctx", WL_OPTION_U32, &o->context, "N", "positions of KV cache (what the command needs)", NULL},
@@ -37,6 +41,9 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
 {
     enum { MAX_WORKERS = 10000, MAX_THREADS = 1024, LEAST_CHUNK = 1, MOST_CHUNK = 4096 };
     wl_cluster_options *o = &f->options;
+    o->latency = f->objective && strcmp (f->objective, "latency") == 0;
+    if (f->objective && !o->latency && strcmp (f->objective, "throughput") != 0)
+        return wl_fail (err, WL_ERROR_USAGE, "--objective %s: choose throughput or latency", f->objective);
     if (o->layers && !o->local_given && !o->listen) {
         o->n_local = 1;
         for (const char *c = o->layers; *c; c++)

@@ -6,17 +6,13 @@
 
 #include "engine/kernels/kernels.h"
 #include "engine/memory.h"
+#include "policy.h"
 #include "proto/sampling.h"
 #include "scheduler_private.h"
 
-enum {
-    DEFAULT_ROWS = 128,
-    SPARE_STEPS = 1, /* under way beyond one a stage, so that the first stage has the next one when it is done */
-};
-
 uint32_t wl_scheduler_default_rows (void)
 {
-    return DEFAULT_ROWS;
+    return WL_POLICY_ROWS;
 }
 
 uint32_t wl_scheduler_guess_rows (wl_speculation_kind speculation)
@@ -356,13 +352,11 @@ static bool deliver_logits (const flight *f, returned *back, wl_error *err)
 /* What a result says about time. */
 static bool take_times (wl_scheduler *s, const flight *f, const Woolly__Result *message, wl_error *err)
 {
-    enum { FEW_ROWS = 16 };
     wl_step_sent sent = {f->sent_ns, f->n_rows, f->cancelled ? "stale" : f->decodes ? "decode" : "prompt"};
     if (!wl_step_times_add (s->times, &sent, message))
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "a result without a timing of every stage: are all workers of this version?");
-    /* A few rows of a prompt lack the head's part, by which decoding steps of as many rows are longer. */
-    if (message->skipped || (f->n_rows <= FEW_ROWS && f->n_picks < f->n_rows))
+    if (message->skipped || !wl_policy_teaches (f->n_rows, f->n_picks))
         return true;
     for (uint32_t i = 0; i < s->n_stages; i++)
         wl_step_cost_add (s->cost, i, f->n_rows, message->timings[i]->ended_ns - message->timings[i]->began_ns);
@@ -408,7 +402,7 @@ bool wl_scheduler_turn (wl_scheduler *s, int timeout_ms, wl_error *err)
 {
     keep_growing (s);
     admit (s);
-    for (bool sent = true; sent && s->n_active && s->n_flights < s->n_stages + SPARE_STEPS;)
+    for (bool sent = true; sent && s->n_active && s->n_flights < wl_policy_steps (s->n_stages);)
         if (!scheduler_send_step (s, &sent, err))
             return false;
     if (s->n_flights == 0)

@@ -6,10 +6,10 @@
 
 #include "engine/kernels/kernels.h"
 #include "engine/memory.h"
+#include "policy.h"
 #include "proto/sampling.h"
 #include "scheduler_private.h"
 
-static const double longest_wait_ns = 250e6;  /* of decoding streams for a prompt's chunk, on each stage */
 static const double eager_chance = 0.8;       /* what WL_SPECULATION_NGRAM takes a guess for, at least */
 static const double least_chance_ahead = 0.5; /* of guesses that go ahead of any known token: they can delay it */
 
@@ -123,8 +123,7 @@ static bool is_ready (const wl_request *r)
     return r->admitted && r->n_sent < r->n_known;
 }
 
-/* How many decoding streams the next step takes: they are dealt over as many steps as make a round of all of them the shortest. 0: so few are ready that it is better
- * to wait for the others, which are under way. */
+/* How many decoding streams the next step takes. */
 static size_t decode_share (const wl_scheduler *s, bool prompts_wait)
 {
     size_t decoding = 0, ready = 0;
@@ -136,10 +135,7 @@ static size_t decode_share (const wl_scheduler *s, bool prompts_wait)
         }
     for (const flight *f = s->flights; f && !others; f = f->next)
         others = f->decodes && !f->cancelled;
-    if (ready == 0)
-        return 0;
-    size_t groups = wl_step_cost_groups (s->cost, decoding);
-    return others && !prompts_wait && ready < decoding / groups ? 0 : (decoding + groups - 1) / groups;
+    return wl_policy_streams (s->cost, decoding, ready, others, prompts_wait);
 }
 
 /* -- guesses ------------------------------------------------------------------------------------------------------------------------------- */
@@ -236,15 +232,6 @@ static size_t count_unread (const wl_scheduler *s)
     return n;
 }
 
-static size_t chunk_of (const wl_scheduler *s, wl_request *r, size_t unread, bool others_wait)
-{
-    if (s->options.chunk)
-        return s->options.chunk;
-    if (r->chunk == 0)
-        r->chunk = wl_step_cost_chunk (s->cost, unread, s->options.max_rows);
-    return others_wait ? wl_step_cost_within (s->cost, r->chunk, longest_wait_ns) : r->chunk;
-}
-
 static void add_prompts (wl_scheduler *s, draft *d, size_t unread)
 {
     size_t rows = 0, most = 0;
@@ -255,7 +242,7 @@ static void add_prompts (wl_scheduler *s, draft *d, size_t unread)
         if (!is_ready (r) || is_decoding (r))
             continue;
         if (most == 0)
-            most = chunk_of (s, r, unread, others_wait);
+            most = wl_policy_chunk (s->cost, s->options.chunk, &r->chunk, unread, s->options.max_rows, others_wait);
         size_t n = r->n_known - r->n_sent, room = s->options.max_rows - d->n_rows, picks = logit_room (s, d);
         room = room < most - rows ? room : most - rows;
         n = n < room ? n : room;

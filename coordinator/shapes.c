@@ -266,3 +266,20 @@ bool wl_shape_write (const char *path, const char *name, const char *type, wl_er
     free (w.ones.data);
     return ok;
 }
+
+char *wl_shape_temporary (const char *name, const char *type, wl_error *err)
+{
+    char path[1024];
+    const char *folder = getenv ("TMPDIR");
+    snprintf (path, sizeof path, "%s/woolly-shape-XXXXXX", folder && *folder ? folder : "/tmp");
+    int file = mkstemp (path);
+    if (file < 0) {
+        wl_fail (err, WL_ERROR_INTERNAL, "%s: no temporary file can be made there: set TMPDIR", path);
+        return NULL;
+    }
+    close (file);
+    char *made = wl_shape_write (path, name, type, err) ? wl_copy_text (path, strlen (path), err) : NULL;
+    if (!made)
+        unlink (path);
+    return made;
+}

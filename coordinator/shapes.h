@@ -13,5 +13,7 @@ const char *wl_shape_types (void);
 
 /* Writes a model of shape `name` (as "granite-3.3-8b") and file type `type` ("Q4_K_M", "Q8_0", …) to `path`. WL_ERROR_USAGE for an unknown one. */
 bool wl_shape_write (const char *path, const char *name, const char *type, wl_error *err);
+/* The same to a new file under TMPDIR that nobody else sees; its path, to unlink and free. */
+char *wl_shape_temporary (const char *name, const char *type, wl_error *err);
 
 #endif

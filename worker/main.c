@@ -102,6 +102,7 @@ static const char help_text[] =
     "  --no-pack-cache      pack weights anew at each start, and keep none\n"
     "  --pack-cache-least SIZE  models smaller than this are packed anew at each start (512M)\n"
     "  --isa NAME           kernels: scalar, avx2, … (the best there is)\n"
+    "  --measure            measure this machine anew (else what was measured in the last 30 days counts)\n"
     "  --insecure           allow unencrypted links beyond this host\n"
     "  --version\n";
 
@@ -160,6 +161,7 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
         NO_PACK_CACHE,
         PACK_CACHE_LEAST,
         ISA,
+        MEASURE,
         INSECURE,
         PARENT_FD,
         HELP,
@@ -177,6 +179,7 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
                                           {"no-pack-cache", no_argument, NULL, NO_PACK_CACHE},
                                           {"pack-cache-least", required_argument, NULL, PACK_CACHE_LEAST},
                                           {"isa", required_argument, NULL, ISA},
+                                          {"measure", no_argument, NULL, MEASURE},
                                           {"insecure", no_argument, NULL, INSECURE},
                                           {"parent-fd", required_argument, NULL, PARENT_FD}, /* local_workers.c only */
                                           {"help", no_argument, NULL, HELP},
@@ -219,6 +222,9 @@ static bool parse_flags (int argc, char **argv, flags *f, wl_error *err)
             break;
         case ISA:
             s->offer.isa = optarg;
+            break;
+        case MEASURE:
+            s->measures_anew = true;
             break;
         case INSECURE:
             s->insecure = true;

@@ -12,6 +12,7 @@
 
 #include "engine/machine.h"
 #include "engine/memory.h"
+#include "proto/speed.h"
 #include "stage_loop.h"
 
 enum {
@@ -37,6 +38,11 @@ typedef struct session {
     int64_t hello_ms, heard_ms, turn_ms, complained_ms;
     const char *isa;
     uint32_t n_threads;
+    char machine[40];
+    struct {
+        wl_speed speed;
+        bool known, cached;
+    } own, whole; /* measured with n_threads, and with all cores */
     bool done, left;
 } session;
 
@@ -145,6 +151,16 @@ static void send_hello (session *s)
     hello.memory_bytes = o->offer.memory_bytes;
     hello.isa = (char *) s->isa;
     hello.pid = (uint64_t) getpid ();
+    hello.machine = s->machine;
+    Woolly__Speed own, whole;
+    if (s->own.known) {
+        wl_speed_pack (&s->own.speed, s->own.cached, &own);
+        hello.own = &own;
+    }
+    if (s->whole.known) {
+        wl_speed_pack (&s->whole.speed, s->whole.cached, &whole);
+        hello.whole = &whole;
+    }
     message.kind_case = WOOLLY__CONTROL__KIND_HELLO;
     message.hello = &hello;
     tell (s, &message);
@@ -163,6 +179,16 @@ static void send_pong (session *s, const Woolly__Ping *ping)
     pong.clock_ns = stage_loop_clock_ns ();
     message.kind_case = WOOLLY__CONTROL__KIND_PONG;
     message.pong = &pong;
+    tell (s, &message);
+}
+
+static void send_probed (session *s, const Woolly__Probe *probe)
+{
+    Woolly__Probed probed = WOOLLY__PROBED__INIT;
+    Woolly__Control message = WOOLLY__CONTROL__INIT;
+    probed.sequence = probe->sequence;
+    message.kind_case = WOOLLY__CONTROL__KIND_PROBED;
+    message.probed = &probed;
     tell (s, &message);
 }
 
@@ -268,6 +294,9 @@ static bool take_message (session *s, Woolly__Control **message, wl_error *err)
     switch (m->kind_case) {
     case WOOLLY__CONTROL__KIND_PING:
         send_pong (s, m->ping);
+        return true;
+    case WOOLLY__CONTROL__KIND_PROBE:
+        send_probed (s, m->probe);
         return true;
     case WOOLLY__CONTROL__KIND_LOAD:
         take_load (s, message);
@@ -398,6 +427,25 @@ static bool choose_data_address (session *s, wl_error *err)
     return s->data_address != NULL;
 }
 
+/* What this machine can do, for the coordinator's plan, which works with what it has when there is nothing. A coordinator knows its own machine, so its local workers
+ * have nothing to say. */
+static void measure (session *s, const wl_kernels *kernels)
+{
+    wl_error ignored = {0};
+    wl_speed_source source;
+    uint32_t cores = wl_machine_cores ();
+    bool anew = s->options->measures_anew;
+    if (s->options->is_local)
+        return;
+    wl_machine_id (s->machine);
+    s->own.known = wl_speed_obtain (kernels, s->n_threads, anew, &s->own.speed, &source, &ignored);
+    s->own.cached = source == WL_SPEED_CACHED;
+    if (cores == s->n_threads || !s->own.known)
+        return;
+    s->whole.known = wl_speed_obtain (kernels, cores, anew, &s->whole.speed, &source, &ignored);
+    s->whole.cached = source == WL_SPEED_CACHED;
+}
+
 static bool open_session (session *s, wl_error *err)
 {
     const session_options *o = s->options;
@@ -415,11 +463,15 @@ static bool open_session (session *s, wl_error *err)
                         o->join);
     if (!choose_data_address (s, err))
         return false;
+    measure (s, kernels);
     s->loop = stage_loop_new (&o->offer, s->data_address, &s->data_endpoint, err);
     if (!s->loop || !open_link (s, err))
         return false;
     say (s, "joining %s (data on %s, %u threads, %s, %.1f GB)", o->join, s->data_endpoint, s->n_threads, s->isa,
          (double) o->offer.memory_bytes / 1e9);
+    if (s->own.known)
+        say (s, "%s: %.1f GB/s of weights, %.0f G multiply-adds/s", s->own.cached ? "measured before" : "measured",
+             wl_speed_bandwidth (&s->own.speed) / 1e9, wl_speed_macs (&s->own.speed) / 1e9);
     return true;
 }
 

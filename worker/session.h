@@ -11,6 +11,7 @@ typedef struct session_options {
     bool insecure;
     bool is_local;      /* started by a coordinator: silent, and ends with it */
     const char *folder; /* for ipc sockets; NULL for a worker joined over tcp */
+    bool measures_anew; /* --measure */
     plan_offer offer;
 } session_options;
 

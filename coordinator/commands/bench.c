@@ -14,6 +14,7 @@
 
 #include "commands.h"
 #include "coordinator/flags.h"
+#include "coordinator/plan_report.h"
 #include "coordinator/plot.h"
 #include "coordinator/roofline.h"
 #include "coordinator/session.h"
@@ -42,6 +43,7 @@ typedef struct result {
     const test *test;
     double median, slowest, fastest; /* tok/s */
     wl_token_cost cost;
+    json_t *predicted; /* what the plan said before; owned */
     json_t *times; /* by cause, of each stage, over the measured runs; owned */
 } result;
 
@@ -155,8 +157,8 @@ static int by_value (const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static bool measure (wl_session *session, const wl_opened_model *opened, const test *t, uint32_t n_runs, result *out,
-                     wl_error *err)
+static bool measure (wl_session *session, const wl_opened_model *opened, const test *t, uint32_t n_runs, uint32_t chunk,
+                     result *out, wl_error *err)
 {
     double *rates = wl_new (n_runs, sizeof *rates, err), seconds;
     bool ok = rates && run_once (session, opened, t, &seconds, err);
@@ -176,7 +178,17 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
         /* decoding, a step is half way through its positions on average */
         wl_token_cost cost = wl_token_cost_of (opened->model, t->n_streams, t->counts_prompt ? t->n_prompt : 1,
                                                t->counts_prompt ? 0 : t->n_prompt + t->n_generated / 2);
-        *out = (result){t, median, rates[0], rates[n_runs - 1], cost, wl_session_times (session)};
+        *out = (result){.test = t,
+                        .median = median,
+                        .slowest = rates[0],
+                        .fastest = rates[n_runs - 1],
+                        .cost = cost,
+                        .times = wl_session_times (session)};
+        wl_cluster_planned planned = wl_cluster_plan (session->cluster);
+        ok = wl_predict_test (planned.request, planned.plan, chunk, t->n_streams, t->n_prompt, t->n_generated, &seconds,
+                              err);
+        out->predicted = wl_plan_predicted_json (&planned);
+        json_object_set_new (out->predicted, "tok_s", json_real (tokens / seconds)); /* of this test */
     }
     free (rates);
     return ok;
@@ -225,6 +237,7 @@ static void print_json (const report *r, const result *results, size_t n)
                                  (int) r->flags->n_runs, "model", wl_json_text (r->model, strlen (r->model)), "stages",
                                  (int) r->n_stages, "threads", r->threads, "isa", r->isa, "times", x->times);
         json_object_set_new (row, "roofline", roofline_json (r, x));
+        json_object_set (row, "predicted", x->predicted);
         json_array_append_new (rows, row);
     }
     json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
@@ -343,7 +356,7 @@ static bool bench (const flags *f, wl_error *err)
         goto done;
     wl_session_begin (&session);
     for (size_t i = 0; i < n_tests; i++)
-        if (!measure (&session, &opened, &tests[i], f->n_runs, &results[i], err))
+        if (!measure (&session, &opened, &tests[i], f->n_runs, f->cluster.options.chunk, &results[i], err))
             goto done;
     if (r.limits && !wl_machine_limits_measure (&limits, n_threads, r.isa, err))
         goto done;
@@ -354,8 +367,10 @@ static bool bench (const flags *f, wl_error *err)
     ok = !f->plot || plot_results (&r, results, n_tests, err);
 done:
     wl_progress_show (NULL);
-    for (size_t i = 0; i < n_tests; i++)
+    for (size_t i = 0; i < n_tests; i++) {
+        json_decref (results[i].predicted);
         json_decref (results[i].times);
+    }
     json_decref (stages);
     wl_session_close (&session);
     wl_opened_model_close (&opened);

@@ -10,6 +10,7 @@
 
 #include "commands.h"
 #include "coordinator/flags.h"
+#include "coordinator/plan_report.h"
 #include "coordinator/session.h"
 #include "coordinator/text_out.h"
 #include "engine/text/chat.h"
@@ -177,6 +178,8 @@ static void print_json (const answer *a, wl_session *session, size_t n_prompt)
                    a->n_tokens > 1 && decode_s > 0 ? (double) (a->n_tokens - 1) / decode_s : 0.0, "stages",
                    wl_session_stages (session), "speculation", wl_session_speculation (session), "recoveries", 0,
                    "seed", (json_int_t) a->flags->sampling.sampling.seed);
+    wl_cluster_planned planned = wl_cluster_plan (session->cluster);
+    json_object_set_new (json, "predicted", wl_plan_predicted_json (&planned));
     if (a->logprobs)
         json_object_set (json, "logprobs", a->logprobs);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));

@@ -192,7 +192,8 @@ def start_on_two_hosts(woolly, two_hosts, model, *arguments):
     here, there, _ = two_hosts
     workers = [woolly.start("--join", "192.0.2.1:7000", "--insecure", "--name", name, program="woolly-worker", prefix=prefix)
                for name, prefix in (("near", here), ("far", there))]
-    return workers, woolly.start("run", "-m", model, *arguments, "--listen", "192.0.2.1:7000", "--min-workers", 2, "--insecure", prefix=here)
+    return workers, woolly.start("run", "-m", model, *arguments, "--listen", "192.0.2.1:7000", "--min-workers", 2, "--insecure",
+                                 "--use-all", prefix=here)
 
 
 def test_two_hosts_answer_as_one_and_a_plain_link_is_warned_about(woolly, two_hosts, smollm2):
