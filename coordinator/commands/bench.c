@@ -44,7 +44,7 @@ typedef struct result {
     double median, slowest, fastest; /* tok/s */
     wl_token_cost cost;
     json_t *predicted; /* what the plan said before; owned */
-    json_t *times; /* by cause, of each stage, over the measured runs; owned */
+    json_t *times;     /* by cause, of each stage, over the measured runs; owned */
 } result;
 
 typedef struct flags {
