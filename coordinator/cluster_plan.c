@@ -101,6 +101,8 @@ static bool gather (cluster_plan *p, const wl_cluster_options *o, uint32_t local
         else if (!machine->whole.n_threads && members[i].own_known &&
                  members[i].own.n_threads >= members[i].own.n_cores)
             machine->whole = members[i].own;
+        if (machine->whole.n_threads && members[i].own_known)
+            wl_speed_at_least (&machine->whole, &members[i].own);
     }
     free (machines);
     return ok;

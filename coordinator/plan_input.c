@@ -49,6 +49,8 @@ bool wl_plan_input_local (wl_plan_input *in, uint32_t n_local, uint32_t n_thread
     whole_source = source;
     if (known && n_threads != cores)
         known = wl_speed_obtain (kernels, cores, fresh, &whole, &whole_source, &unmeasured);
+    if (known)
+        wl_speed_at_least (&whole, &own);
     in->machines[0].whole = known ? whole : (wl_speed){0};
     in->whole_source = whole_source;
     in->machines[0].within = wl_link_speed_here (fresh, &in->within_source);

@@ -83,7 +83,8 @@ wl_plan_link wl_plan_hop (const wl_plan_request *r, uint32_t from, uint32_t to)
         return r->pairs[(size_t) from * (r->n_workers + 1) + to];
     if (!a || !b)
         return a ? a->link : b ? b->link : (wl_plan_link){0, INFINITY};
-    if (a->machine == b->machine)
+    /* Workers of the coordinator's own machine that it reaches over the network are reached by one another that way too: they may be in containers. */
+    if (a->machine == b->machine && (a->machine != 0 || (a->host_only && b->host_only)))
         return r->machines[a->machine].within;
     return (wl_plan_link){a->link.latency_s > b->link.latency_s ? a->link.latency_s : b->link.latency_s,
                           a->link.bytes_per_s < b->link.bytes_per_s ? a->link.bytes_per_s : b->link.bytes_per_s};

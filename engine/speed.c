@@ -296,6 +296,17 @@ double wl_speed_weight_s (const wl_speed *speed, wl_type type, double rows)
     return seconds > stream ? seconds : stream;
 }
 
+void wl_speed_at_least (wl_speed *speed, const wl_speed *other)
+{
+    double *own = speed->seconds_per_weight[0];
+    const double *theirs = other->seconds_per_weight[0];
+    for (size_t i = 0; i < (size_t) WL_SPEED_TYPES * WL_SPEED_ROWS; i++)
+        own[i] = theirs[i] < own[i] ? theirs[i] : own[i];
+    for (size_t i = 0; i < 2; i++)
+        speed->attention_s[i] =
+            other->attention_s[i] < speed->attention_s[i] ? other->attention_s[i] : speed->attention_s[i];
+}
+
 double wl_speed_bandwidth (const wl_speed *speed)
 {
     const wl_format *format = wl_format_find (WL_TYPE_Q4_K);

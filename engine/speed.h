@@ -55,6 +55,9 @@ wl_speed wl_speed_assumed (uint32_t n_threads);
  * of the one that is closest in how it computes, at one row by its bytes. rows may be a fraction (experts share a step's rows). */
 double wl_speed_weight_s (const wl_speed *speed, wl_type type, double rows);
 
+/* Raises every figure to that of `other`: all cores are not slower than some of them, whatever disturbed the measuring. */
+void wl_speed_at_least (wl_speed *speed, const wl_speed *other);
+
 /* Bytes a second at one row, and multiply-adds a second at 128, of Q4_K. */
 double wl_speed_bandwidth (const wl_speed *speed);
 double wl_speed_macs (const wl_speed *speed);

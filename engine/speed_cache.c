@@ -28,6 +28,8 @@
 
 enum { PATH_LENGTH = 1024, FRESH_DAYS = 30, FILE_LIMIT = 1 << 16 };
 
+static const double undisturbed = 0.75; /* of the processor time that all threads together could have had */
+
 /* -- the machine ---------------------------------------------------------------------------------------------------------------------------------- */
 
 static void read_line_of (const char *path, const char *key, char *out, size_t size)
@@ -192,6 +194,12 @@ static bool read_cached (const char *path, const wl_kernels *kernels, uint32_t n
     return ok;
 }
 
+static double clock_of (clockid_t clock)
+{
+    struct timespec t;
+    return clock_gettime (clock, &t) == 0 ? (double) t.tv_sec + (double) t.tv_nsec * 1e-9 : 0;
+}
+
 bool wl_speed_obtain (const wl_kernels *kernels, uint32_t n_threads, bool fresh, wl_speed *out, wl_speed_source *source,
                       wl_error *err)
 {
@@ -215,8 +223,11 @@ bool wl_speed_obtain (const wl_kernels *kernels, uint32_t n_threads, bool fresh,
     if (ok)
         goto done;
     *source = WL_SPEED_MEASURED;
+    double wall = clock_of (CLOCK_MONOTONIC), used = clock_of (CLOCK_PROCESS_CPUTIME_ID);
     ok = wl_speed_measure (kernels, n_threads, out, err);
-    if (ok && path) {
+    wall = clock_of (CLOCK_MONOTONIC) - wall;
+    used = clock_of (CLOCK_PROCESS_CPUTIME_ID) - used;
+    if (ok && path && used > undisturbed * wall * n_threads) { /* else the machine was busy: measured again next time */
         json_t *json = wl_speed_to_json (out);
         wl_measured_write (path, json); /* without it, it is measured again */
         json_decref (json);
