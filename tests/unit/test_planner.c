@@ -71,7 +71,7 @@ enum { MOST_WORKERS = 64 };
 typedef struct cluster {
     wl_plan_worker workers[MOST_WORKERS];
     wl_plan_machine machines[MOST_WORKERS];
-    char names[MOST_WORKERS][8];
+    char names[MOST_WORKERS][16];
     wl_cost *cost;
 } cluster;
 
