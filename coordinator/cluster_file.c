@@ -77,7 +77,7 @@ static bool row_cost (const json_t *curve, double rows, double *out)
     double below = 1, below_cost = 1, above = INFINITY, above_cost = 0;
     const char *key;
     json_t *value;
-    json_object_foreach ((json_t *) (uintptr_t) curve, key, value)
+    json_object_foreach ((json_t *) curve, key, value)
     {
         double at = strtod (key, NULL), cost = json_number_value (value);
         if (at <= rows && at > below) {
@@ -103,7 +103,7 @@ static bool check_row_cost (const reader *r, const json_t *curve, const char *wh
     json_t *value;
     if (curve && !json_is_object (curve))
         return bad (r, "%s.row_cost: expected an object such as {\"1\": 1, \"8\": 1.5, \"128\": 12}", where);
-    json_object_foreach ((json_t *) (uintptr_t) curve, key, value)
+    json_object_foreach ((json_t *) curve, key, value)
     {
         double rows = strtod (key, NULL), cost = json_number_value (value);
         if (!(rows >= 1 && rows <= 65536) || !(cost >= 1e-3 && cost <= 1e6))

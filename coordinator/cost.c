@@ -125,7 +125,7 @@ void wl_cost_free (wl_cost **cost)
     wl_cost *c = *cost;
     if (!c)
         return;
-    for (uint32_t i = 0; i < c->n_classes; i++)
+    for (uint32_t i = 0; c->classes && i < c->n_classes; i++)
         free (c->classes[i].before);
     free (c->classes);
     free (c->windows);
@@ -146,6 +146,14 @@ const char *wl_cost_kind (const wl_cost *cost)
 
 /* -- corrections ---------------------------------------------------------------------------------------------------------------------------------- */
 
+bool wl_correction_equal (const wl_correction *a, const wl_correction *b)
+{
+    bool equal = true;
+    for (size_t k = 0; k < WL_CORRECTIONS; k++)
+        equal = equal && a->n[k] == b->n[k] && a->factor[k] == b->factor[k];
+    return equal;
+}
+
 double wl_correction_at (const wl_correction *c, double rows)
 {
     double factor[WL_CORRECTIONS];
@@ -156,7 +164,7 @@ double wl_correction_at (const wl_correction *c, double rows)
         return factor[0];
     if (rows >= wl_correction_rows[WL_CORRECTIONS - 1])
         return factor[WL_CORRECTIONS - 1];
-    while (rows > wl_correction_rows[i + 1])
+    while (i + 2 < WL_CORRECTIONS && rows > wl_correction_rows[i + 1])
         i++;
     double part = log (rows / wl_correction_rows[i]) / log ((double) wl_correction_rows[i + 1] / wl_correction_rows[i]);
     return factor[i] + (factor[i + 1] - factor[i]) * part;

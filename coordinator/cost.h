@@ -52,6 +52,7 @@ double wl_cost_attention_s (const wl_cost *cost, const wl_speed *speed, uint32_t
                             const wl_step_shape *shape);
 
 double wl_correction_at (const wl_correction *correction, double rows);
+bool wl_correction_equal (const wl_correction *a, const wl_correction *b);
 
 /* Multiply-adds that one token takes in these layers, the head included where they end with the last. */
 double wl_cost_macs (const wl_cost *cost, uint32_t first_layer, uint32_t last_layer);

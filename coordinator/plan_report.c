@@ -39,7 +39,7 @@ static bool is_used (const wl_cluster_planned *p, uint32_t worker)
 static bool same_speed (const wl_plan_worker *a, const wl_plan_worker *b)
 {
     return a->source == b->source && a->link_source == b->link_source && a->link.latency_s == b->link.latency_s &&
-           a->link.bytes_per_s == b->link.bytes_per_s && memcmp (&a->speed, &b->speed, sizeof a->speed) == 0;
+           a->link.bytes_per_s == b->link.bytes_per_s && wl_speed_equal (&a->speed, &b->speed);
 }
 
 static void print_machines (const wl_cluster_planned *p)

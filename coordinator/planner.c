@@ -271,12 +271,9 @@ static bool same_link (wl_plan_link a, wl_plan_link b)
 static bool same_worker (const wl_plan_request *r, const uint32_t *sharing, uint32_t x, uint32_t y)
 {
     const wl_plan_worker *a = &r->workers[x], *b = &r->workers[y];
-    bool same =
-        a->memory_bytes == b->memory_bytes && a->required == b->required && a->host_only == b->host_only &&
-        (a->machine == b->machine || (sharing[a->machine] == 1 && sharing[b->machine] == 1)) &&
-        memcmp (a->speed.seconds_per_weight, b->speed.seconds_per_weight, sizeof a->speed.seconds_per_weight) == 0 &&
-        memcmp (a->speed.attention_s, b->speed.attention_s, sizeof a->speed.attention_s) == 0 &&
-        memcmp (&a->correction, &b->correction, sizeof a->correction) == 0;
+    bool same = a->memory_bytes == b->memory_bytes && a->required == b->required && a->host_only == b->host_only &&
+                (a->machine == b->machine || (sharing[a->machine] == 1 && sharing[b->machine] == 1)) &&
+                wl_speed_equal (&a->speed, &b->speed) && wl_correction_equal (&a->correction, &b->correction);
     if (!same || (!r->pairs && r->n_workers > TELL_APART))
         return same && same_link (a->link, b->link);
     for (uint32_t z = 0; same && z <= r->n_workers; z++)

@@ -334,6 +334,17 @@ wl_speed wl_speed_assumed (uint32_t n_threads)
     return s;
 }
 
+bool wl_speed_equal (const wl_speed *a, const wl_speed *b)
+{
+    bool equal = strcmp (a->cpu, b->cpu) == 0 && strcmp (a->isa, b->isa) == 0 && a->n_threads == b->n_threads &&
+                 a->n_cores == b->n_cores && a->attention_s[0] == b->attention_s[0] &&
+                 a->attention_s[1] == b->attention_s[1];
+    for (size_t type = 0; type < WL_SPEED_TYPES; type++)
+        for (size_t i = 0; i < WL_SPEED_ROWS; i++)
+            equal = equal && a->seconds_per_weight[type][i] == b->seconds_per_weight[type][i];
+    return equal;
+}
+
 bool wl_speed_is_sound (const wl_speed *s)
 {
     const double least = 1e-16, most = 1e-3;

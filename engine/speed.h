@@ -62,6 +62,9 @@ void wl_speed_at_least (wl_speed *speed, const wl_speed *other);
 double wl_speed_bandwidth (const wl_speed *speed);
 double wl_speed_macs (const wl_speed *speed);
 
+/* The same machine, threads and figures; when they were measured does not matter. */
+bool wl_speed_equal (const wl_speed *a, const wl_speed *b);
+
 /* Whether every number is one that a machine could have: what a peer or a file says is checked by it. */
 bool wl_speed_is_sound (const wl_speed *speed);
 

@@ -7,15 +7,15 @@
 void wl_speed_pack (const wl_speed *s, bool cached, Woolly__Speed *m)
 {
     woolly__speed__init (m);
-    m->cpu = (char *) (uintptr_t) s->cpu; /* protobuf-c's types know no const; packing only reads */
-    m->isa = (char *) (uintptr_t) s->isa;
+    m->cpu = (char *) s->cpu; /* protobuf-c's types know no const; packing only reads */
+    m->isa = (char *) s->isa;
     m->n_threads = s->n_threads;
     m->n_cores = s->n_cores;
     m->measured_at = s->measured_at;
     m->n_seconds_per_weight = (size_t) WL_SPEED_TYPES * WL_SPEED_ROWS;
-    m->seconds_per_weight = (double *) (uintptr_t) s->seconds_per_weight[0];
+    m->seconds_per_weight = (double *) s->seconds_per_weight[0];
     m->n_attention_s = 2;
-    m->attention_s = (double *) (uintptr_t) s->attention_s;
+    m->attention_s = (double *) s->attention_s;
     m->cached = cached;
 }
 
