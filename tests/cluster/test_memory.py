@@ -11,7 +11,7 @@ CONTEXT = 512
 
 
 def sizes_of(path):
-    """(bytes of the layers, of the embedding, of the head, of KV cache a position and layer) by the gguf package's reader."""
+    """([bytes of each layer], of the embedding, of the head, of KV cache a position and layer) by the gguf package's reader."""
     reader = GGUFReader(path)
     fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
     arch = fields["general.architecture"]
@@ -19,7 +19,7 @@ def sizes_of(path):
     head_dim = fields.get(f"{arch}.attention.key_length", width // heads)
     kv = fields.get(f"{arch}.attention.head_count_kv", heads) * head_dim * 2 * 2
     tensors = {t.name: int(t.n_bytes) for t in reader.tensors}
-    layers = sum(size for name, size in tensors.items() if name.startswith("blk."))
+    layers = [sum(size for name, size in tensors.items() if name.startswith(f"blk.{i}.")) for i in range(fields[f"{arch}.block_count"])]
     embedding = tensors["token_embd.weight"]
     return layers, embedding, tensors.get("output.weight", embedding) + tensors["output_norm.weight"], kv
 
@@ -36,18 +36,21 @@ def limit(stage, kv_bytes):
     return 1.05 * stage["weight_bytes"] + CONTEXT * n_layers * kv_bytes + 64 * MIB
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_stages_share_the_models_bytes_evenly(woolly, smollm2, workers):
+@pytest.mark.parametrize("split", ["0-29", "0-14,15-29", "0-9,10-19,20-29"])
+def test_a_stage_takes_its_layers_bytes(woolly, smollm2, split):
     layers, embedding, head, kv_bytes = sizes_of(smollm2)
-    answer = woolly.json("run", "-m", smollm2, "-p", "Hi", "-n", 8, "--ctx", CONTEXT, "--local", workers)
-    whole = layers + embedding + head
-    stages = answer["stages"]
-    assert len(stages) == workers
-    assert whole * 0.99 < sum(stage["weight_bytes"] for stage in stages) < whole * 1.02
-    for stage in stages:
-        assert abs(stage["weight_bytes"] / whole - 1 / workers) < 0.1, stages
+    workers = split.count(",") + 1
+    answer = woolly.json("run", "-m", smollm2, "-p", "Hi", "-n", 8, "--ctx", CONTEXT, "--local", workers, "--layers", split)
+    whole = sum(layers) + embedding + head
+    assert len(answer["stages"]) == workers
+    for i, stage in enumerate(answer["stages"]):
+        first, last = stage["layers"]
+        expected = sum(layers[first:last + 1]) + (i == 0) * embedding + (i == workers - 1) * head
+        assert abs(stage["weight_bytes"] / expected - 1) < 0.01, stage
+        if workers <= 2:
+            assert abs(stage["weight_bytes"] / whole - 1 / workers) < 0.02, stage
         # Of the embedding only the rows that were looked up are in memory: the file's pages are its store.
-        assert stage["weight_bytes"] * 0.5 < stage["rss_bytes"] <= limit(stage, kv_bytes), stages
+        assert stage["weight_bytes"] * 0.5 < stage["rss_bytes"] <= limit(stage, kv_bytes), stage
 
 
 @pytest.mark.skipif(not LINUX, reason="reads /proc")
