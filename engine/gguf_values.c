@@ -140,13 +140,14 @@ void wl_gguf_drop_pages (const wl_gguf *gguf)
 
 void wl_gguf_read_ahead (const wl_gguf *gguf, const void *data, size_t bytes)
 {
-    const uintptr_t page = (uintptr_t) sysconf (_SC_PAGESIZE), at = (uintptr_t) data;
+    const uintptr_t at = (uintptr_t) data, into_page = at % (uintptr_t) sysconf (_SC_PAGESIZE);
     for (size_t i = 0; i < gguf->n_parts; i++) {
         const file_part *p = &gguf->parts[i];
-        uintptr_t start = (uintptr_t) p->bytes, end = start + p->length, from = at / page * page;
+        uintptr_t start = (uintptr_t) p->bytes, end = start + p->length;
         if (!p->is_mapped || at < start || at >= end)
             continue;
-        posix_madvise ((void *) from, end - at < bytes ? end - from : at - from + bytes, POSIX_MADV_WILLNEED);
+        size_t length = end - at < bytes ? end - at : bytes;
+        posix_madvise ((char *) data - into_page, into_page + length, POSIX_MADV_WILLNEED);
     }
 }
 
