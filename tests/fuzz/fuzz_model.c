@@ -177,7 +177,7 @@ static void metadata (choices *c, const architecture *row)
 /* Whatever was accepted loads and takes a step, whole or as the two halves of a cluster. */
 static void compute (const wl_gguf *gguf, const wl_model *model, bool halves)
 {
-    static const int32_t tokens[] = {1, 7, 2};
+    const int32_t last_token = (int32_t) model->n_vocab - 1, tokens[] = {0, last_token, last_token / 2};
     static const uint32_t pages[] = {1}, logit_rows[] = {0, 2};
     const wl_span span = {3, 0, pages, 1};
     const wl_batch batch = {3, 1, &span, tokens, logit_rows, 2};
