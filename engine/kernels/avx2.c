@@ -9,7 +9,9 @@
 #include "simd8_attention.h"
 #include "simd8_elementwise.h"
 #include "simd8_matmul_float.h"
+#include "simd8_matmul_table.h"
 #include "tables.h"
+#include "x86_rope.h"
 
 /* -- Quantizing activations ---------------------------------------------------------------------------------------- */
 
@@ -97,44 +99,12 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
     }
 }
 
-/* -- Rotating adjacent pairs --------------------------------------------------------------------------------------- */
-
-static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
-{
-    size_t i = 0;
-    for (; i + 4 <= n_pairs; i += 4) {
-        __m128 c = _mm_loadu_ps (cos + i), s = _mm_loadu_ps (sin + i);
-        __m256 cs = _mm256_set_m128 (_mm_unpackhi_ps (c, s), _mm_unpacklo_ps (c, s));
-        __m256 sc = _mm256_permute_ps (cs, 0xb1);
-        __m256 v = _mm256_loadu_ps (x + 2 * i);
-        /* even lanes: a c - b s; odd lanes: a s + b c */
-        __m256 rotated = _mm256_fmaddsub_ps (_mm256_moveldup_ps (v), cs, _mm256_mul_ps (_mm256_movehdup_ps (v), sc));
-        _mm256_storeu_ps (x + 2 * i, rotated);
-    }
-    wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
-}
-
 const wl_kernels wl_kernels_avx2 = {
     .isa = "avx2",
     .scratch_bytes = AVX2_MATMUL_SCRATCH,
     .quantize_q8_16 = quantize_q8_16,
     .quantize_q8_256 = quantize_q8_256,
-    .matmul =
-        {
-            [WL_TYPE_F32] = simd8_matmul_f32,        [WL_TYPE_F16] = simd8_matmul_f16,
-            [WL_TYPE_BF16] = simd8_matmul_bf16,      [WL_TYPE_Q4_0] = avx2_matmul_q4_0,
-            [WL_TYPE_Q4_1] = avx2_matmul_q4_1,       [WL_TYPE_Q5_0] = avx2_matmul_q5_0,
-            [WL_TYPE_Q5_1] = avx2_matmul_q5_1,       [WL_TYPE_Q8_0] = avx2_matmul_q8_0,
-            [WL_TYPE_IQ4_NL] = avx2_matmul_iq4_nl,   [WL_TYPE_Q2_K] = avx2_matmul_q2_k,
-            [WL_TYPE_Q3_K] = avx2_matmul_q3_k,       [WL_TYPE_Q4_K] = avx2_matmul_q4_k,
-            [WL_TYPE_Q5_K] = avx2_matmul_q5_k,       [WL_TYPE_Q6_K] = avx2_matmul_q6_k,
-            [WL_TYPE_IQ4_XS] = avx2_matmul_iq4_xs,   [WL_TYPE_IQ2_XXS] = avx2_matmul_iq2_xxs,
-            [WL_TYPE_IQ2_XS] = avx2_matmul_iq2_xs,   [WL_TYPE_IQ2_S] = avx2_matmul_iq2_s,
-            [WL_TYPE_IQ3_XXS] = avx2_matmul_iq3_xxs, [WL_TYPE_IQ3_S] = avx2_matmul_iq3_s,
-            [WL_TYPE_IQ1_S] = avx2_matmul_iq1_s,     [WL_TYPE_IQ1_M] = avx2_matmul_iq1_m,
-            [WL_TYPE_TQ1_0] = avx2_matmul_tq1_0,     [WL_TYPE_TQ2_0] = avx2_matmul_tq2_0,
-            [WL_TYPE_MXFP4] = avx2_matmul_mxfp4,
-        },
+    .matmul = MATMUL_TABLE (avx2),
     .attention = simd8_attention,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

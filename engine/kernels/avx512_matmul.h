@@ -583,36 +583,6 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                     \
     }
 
-DEFINE_MATMUL (Q4_0, q4_0, NULL)
-DEFINE_MATMUL (Q4_1, q4_1, NULL)
-DEFINE_MATMUL (Q5_0, q5_0, NULL)
-DEFINE_MATMUL (Q5_1, q5_1, NULL)
-DEFINE_MATMUL (Q8_0, q8_0, NULL)
-DEFINE_MATMUL (IQ4_NL, iq4_nl, NULL)
-DEFINE_MATMUL (Q2_K, q2_k, NULL)
-DEFINE_MATMUL (Q3_K, q3_k, NULL)
-DEFINE_MATMUL (Q4_K, q4_k, NULL)
-DEFINE_MATMUL (Q5_K, q5_k, NULL)
-DEFINE_MATMUL (Q6_K, q6_k, NULL)
-DEFINE_MATMUL (IQ4_XS, iq4_xs, NULL)
-DEFINE_MATMUL (MXFP4, mxfp4, NULL)
-DEFINE_MATMUL (TQ2_0, tq2_0, NULL)
-
-DEFINE_EXPAND (IQ2_XXS, iq2_xxs)
-DEFINE_MATMUL (IQ2_XXS, iq2_xxs, iq2_xxs_expand)
-DEFINE_EXPAND (IQ2_XS, iq2_xs)
-DEFINE_MATMUL (IQ2_XS, iq2_xs, iq2_xs_expand)
-DEFINE_EXPAND (IQ2_S, iq2_s)
-DEFINE_MATMUL (IQ2_S, iq2_s, iq2_s_expand)
-DEFINE_EXPAND (IQ3_XXS, iq3_xxs)
-DEFINE_MATMUL (IQ3_XXS, iq3_xxs, iq3_xxs_expand)
-DEFINE_EXPAND (IQ3_S, iq3_s)
-DEFINE_MATMUL (IQ3_S, iq3_s, iq3_s_expand)
-DEFINE_EXPAND (IQ1_S, iq1_s)
-DEFINE_MATMUL (IQ1_S, iq1_s, iq1_s_expand)
-DEFINE_EXPAND (IQ1_M, iq1_m)
-DEFINE_MATMUL (IQ1_M, iq1_m, iq1_m_expand)
-DEFINE_EXPAND (TQ1_0, tq1_0)
-DEFINE_MATMUL (TQ1_0, tq1_0, tq1_0_expand)
+#include "simd8_matmul_list.h"
 
 #endif

@@ -1,4 +1,4 @@
-/* Quantizing activations and rotating pairs with AVX-512; included by avx512_table.h alone. */
+/* Quantizing activations with AVX-512; included by avx512_table.h alone. */
 #ifndef WL_ENGINE_KERNELS_AVX512_VECTORS_H
 #define WL_ENGINE_KERNELS_AVX512_VECTORS_H
 
@@ -76,23 +76,6 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
             sums[i] = sum_16 (v);
         }
     }
-}
-
-/* -- Rotating adjacent pairs --------------------------------------------------------------------------------------- */
-
-static void rope_adjacent (float *x, const float *cos, const float *sin, size_t n_pairs)
-{
-    size_t i = 0;
-    for (; i + 4 <= n_pairs; i += 4) {
-        __m128 c = _mm_loadu_ps (cos + i), s = _mm_loadu_ps (sin + i);
-        __m256 cs = _mm256_set_m128 (_mm_unpackhi_ps (c, s), _mm_unpacklo_ps (c, s));
-        __m256 sc = _mm256_permute_ps (cs, 0xb1);
-        __m256 v = _mm256_loadu_ps (x + 2 * i);
-        /* even lanes: a c - b s; odd lanes: a s + b c */
-        __m256 rotated = _mm256_fmaddsub_ps (_mm256_moveldup_ps (v), cs, _mm256_mul_ps (_mm256_movehdup_ps (v), sc));
-        _mm256_storeu_ps (x + 2 * i, rotated);
-    }
-    wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
 }
 
 #endif

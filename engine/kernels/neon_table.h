@@ -7,6 +7,7 @@
 #include "simd8_attention.h"
 #include "simd8_elementwise.h"
 #include "simd8_matmul_float.h"
+#include "simd8_matmul_table.h"
 #include "tables.h"
 
 /* -- Quantizing activations ---------------------------------------------------------------------------------------- */
@@ -76,29 +77,12 @@ static void rope_adjacent (float *x, const float *cos, const float *sin, size_t 
     wl_kernels_scalar.rope_adjacent (x + 2 * i, cos + i, sin + i, n_pairs - i);
 }
 
-#define NEON_TABLE(name)                                                                                            \
-    {                                                                                                               \
-        .isa = (name), .scratch_bytes = sizeof (panel), .quantize_q8_16 = quantize_q8_16,                           \
-        .quantize_q8_256 = quantize_q8_256,                                                                         \
-        .matmul =                                                                                                   \
-            {                                                                                                       \
-                [WL_TYPE_F32] = simd8_matmul_f32,        [WL_TYPE_F16] = simd8_matmul_f16,                          \
-                [WL_TYPE_BF16] = simd8_matmul_bf16,      [WL_TYPE_Q4_0] = neon_matmul_q4_0,                         \
-                [WL_TYPE_Q4_1] = neon_matmul_q4_1,       [WL_TYPE_Q5_0] = neon_matmul_q5_0,                         \
-                [WL_TYPE_Q5_1] = neon_matmul_q5_1,       [WL_TYPE_Q8_0] = neon_matmul_q8_0,                         \
-                [WL_TYPE_IQ4_NL] = neon_matmul_iq4_nl,   [WL_TYPE_Q2_K] = neon_matmul_q2_k,                         \
-                [WL_TYPE_Q3_K] = neon_matmul_q3_k,       [WL_TYPE_Q4_K] = neon_matmul_q4_k,                         \
-                [WL_TYPE_Q5_K] = neon_matmul_q5_k,       [WL_TYPE_Q6_K] = neon_matmul_q6_k,                         \
-                [WL_TYPE_IQ4_XS] = neon_matmul_iq4_xs,   [WL_TYPE_IQ2_XXS] = neon_matmul_iq2_xxs,                   \
-                [WL_TYPE_IQ2_XS] = neon_matmul_iq2_xs,   [WL_TYPE_IQ2_S] = neon_matmul_iq2_s,                       \
-                [WL_TYPE_IQ3_XXS] = neon_matmul_iq3_xxs, [WL_TYPE_IQ3_S] = neon_matmul_iq3_s,                       \
-                [WL_TYPE_IQ1_S] = neon_matmul_iq1_s,     [WL_TYPE_IQ1_M] = neon_matmul_iq1_m,                       \
-                [WL_TYPE_TQ1_0] = neon_matmul_tq1_0,     [WL_TYPE_TQ2_0] = neon_matmul_tq2_0,                       \
-                [WL_TYPE_MXFP4] = neon_matmul_mxfp4,                                                                \
-            },                                                                                                      \
-        .attention = simd8_attention, .rms_norm = rms_norm, .layer_norm = layer_norm, .silu_mul = silu_mul,         \
-        .gelu_mul = gelu_mul, .add_scaled = add_scaled, .rope_adjacent = rope_adjacent, .rope_halves = rope_halves, \
-        .to_f16 = to_f16,                                                                                           \
+#define NEON_TABLE(name)                                                                                        \
+    {                                                                                                           \
+        .isa = (name), .scratch_bytes = sizeof (panel), .quantize_q8_16 = quantize_q8_16,                       \
+        .quantize_q8_256 = quantize_q8_256, .matmul = MATMUL_TABLE (neon), .attention = simd8_attention,        \
+        .rms_norm = rms_norm, .layer_norm = layer_norm, .silu_mul = silu_mul, .gelu_mul = gelu_mul,             \
+        .add_scaled = add_scaled, .rope_adjacent = rope_adjacent, .rope_halves = rope_halves, .to_f16 = to_f16, \
     }
 
 #endif
