@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "cluster_plan.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "local_workers.h"
 #include "proto/speed.h"
@@ -94,13 +95,6 @@ struct control {
     zsock_t *routers[N_ROUTERS]; /* NULL where there is nothing to bind */
     int64_t beat_ms, turn_ms, noted_ms;
 };
-
-static uint64_t now_ns (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
 
 /* -- members (under the mutex) ------------------------------------------------------------------------------------------------------------- */
 
@@ -222,7 +216,7 @@ static void send_probe (control *c, member *m)
         probe.payload.data = zeros = wl_new (LARGE_PROBE_BYTES, 1, NULL);
         probe.payload.len = zeros ? LARGE_PROBE_BYTES : 0;
     }
-    m->probe_sent_ns = now_ns ();
+    m->probe_sent_ns = wl_now_ns ();
     send_to (c, m->router, m->peer, &message);
     free (zeros);
 }
@@ -254,7 +248,7 @@ static void beat (control *c)
         if (!has_joined (m))
             continue;
         ping.sequence = c->sequence;
-        ping.sent_ns = now_ns ();
+        ping.sent_ns = wl_now_ns ();
         if (!send_to (c, m->router, m->peer, &message) && m->router == REMOTE)
             lose (c, m, WL_ERROR_CLUSTER, "stopped answering: its connection is closed");
     }
@@ -412,7 +406,7 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
 /* Half of a round trip lies on either side of the answer; the quickest one says it best. */
 static void compare_clocks (member *m, const Woolly__Pong *pong)
 {
-    uint64_t now = now_ns ();
+    uint64_t now = wl_now_ns ();
     int64_t now_ms = zclock_mono ();
     if (m->router == LOCAL || pong->sent_ns > now || pong->clock_ns == 0)
         return;
@@ -449,7 +443,7 @@ static void know_link (control *c, member *m, uint64_t large_ns)
 
 static void take_probed (control *c, member *m, const Woolly__Probed *probed)
 {
-    uint64_t took = now_ns () - m->probe_sent_ns;
+    uint64_t took = wl_now_ns () - m->probe_sent_ns;
     if (!m->public.link_pending || probed->sequence != m->n_probes)
         return;
     uint64_t *quickest = m->n_probes > SMALL_PROBES ? &m->quickest_large_ns : &m->quickest_probe_ns;
@@ -464,7 +458,7 @@ static void take_probed (control *c, member *m, const Woolly__Probed *probed)
 /* A slow link shows in how long the large message is under way already; one that answers nothing stays unknown. */
 static void end_probing (control *c, member *m)
 {
-    uint64_t waited = now_ns () - m->probe_sent_ns;
+    uint64_t waited = wl_now_ns () - m->probe_sent_ns;
     if (!m->public.link_pending || waited < (uint64_t) PROBING_MS * 1000000)
         return;
     if (m->n_probes > SMALL_PROBES)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "proto/wire.h"
 
@@ -20,13 +21,6 @@ enum {
     PATIENCE_MS = 1000,
     FRESH_DAYS = 30
 };
-
-static double now_s (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
 
 typedef struct ends { /* of two links, there and back; each end is used by one thread */
     zsock_t *there_out, *there_in, *back_out, *back_in;
@@ -60,11 +54,11 @@ static double trip (const ends *e, const char *bytes, size_t n)
                    out = {.socket = zsock_resolve (e->there_out), .events = ZMQ_POLLOUT};
     if (zmq_poll (&out, 1, PATIENCE_MS) <= 0)
         return -1;
-    double begun = now_s ();
+    double begun = wl_now_s ();
     if (zmq_send (zsock_resolve (e->there_out), bytes, n, 0) < 0 || zmq_poll (&item, 1, PATIENCE_MS) <= 0 ||
         zmq_recv (zsock_resolve (e->back_in), small, sizeof small, ZMQ_DONTWAIT) < 0)
         return -1;
-    return now_s () - begun;
+    return wl_now_s () - begun;
 }
 
 static bool open_ends (ends *e, const char *folder, wl_error *err)

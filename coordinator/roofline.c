@@ -2,9 +2,9 @@
 #include "roofline.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "engine/kernels/peak.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 
 /* What else the machine does makes a slice slower and never faster; so slices are short and many, and the best one counts. */
@@ -16,13 +16,6 @@ enum {
     PEAK_SLICES = 80,
     CACHE_LINE = 64
 };
-
-static double now_s (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
 
 /* -- the machine ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -56,9 +49,9 @@ static double measure_stream (wl_thread_pool *pool, const uint8_t *bytes, uint64
     double best = 0;
     for (size_t slice = 0; slice < (size_t) PASSES * (STREAM_BYTES / SLICE_BYTES); slice++) {
         stream_job job = {bytes + slice % (STREAM_BYTES / SLICE_BYTES) * SLICE_BYTES, sums};
-        double start = now_s ();
+        double start = wl_now_s ();
         wl_thread_pool_run (pool, SLICE_BYTES / CHUNK_BYTES, stream_chunk, &job);
-        double rate = SLICE_BYTES / (now_s () - start);
+        double rate = SLICE_BYTES / (wl_now_s () - start);
         best = rate > best ? rate : best;
     }
     return best;
@@ -86,9 +79,9 @@ static double measure_peak (wl_thread_pool *pool, const char *isa)
     peak_job job = {.isa = isa, .rounds = 10000};
     size_t chunks = wl_thread_pool_size (pool);
     for (int slice = 0; slice < PEAK_SLICES; slice++) {
-        double start = now_s ();
+        double start = wl_now_s ();
         wl_thread_pool_run (pool, chunks, peak_chunk, &job);
-        double took = now_s () - start, rate = (double) job.multiply_adds * (double) chunks / took;
+        double took = wl_now_s () - start, rate = (double) job.multiply_adds * (double) chunks / took;
         if (took < slice_s / 2) { /* too short to time: longer, and once more */
             job.rounds *= 2;
             slice = -1;

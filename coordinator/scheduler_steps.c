@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/kernels/kernels.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "policy.h"
 #include "proto/sampling.h"
@@ -315,7 +316,7 @@ bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err)
         d.entries[i].request->last_step = f->id;
         s->n_drafted += end <= known ? 0 : end - known < e->n_rows ? end - known : e->n_rows;
     }
-    f->sent_ns = wl_step_times_now_ns ();
+    f->sent_ns = wl_now_ns ();
     d.entries = NULL;
     *s->flights_end = f;
     s->flights_end = &f->next;

@@ -6,17 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "engine/machine.h"
 #include "engine/memory.h"
-
-double wl_now_s (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
 
 /* -- progress and Ctrl-C: the one place with process-wide state, since signals and the terminal are process-wide ------------------------------------ */
 

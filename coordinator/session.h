@@ -54,6 +54,4 @@ bool wl_interrupted (void);
 /* One line of progress on stderr, rewritten in place, if stderr is a terminal; NULL clears it. */
 void wl_progress_show (const char *line);
 
-double wl_now_s (void); /* monotonic */
-
 #endif

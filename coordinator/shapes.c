@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/file_io.h"
 #include "engine/gguf.h"
 #include "engine/memory.h"
 #include "text_out.h"
@@ -196,20 +197,6 @@ static void describe (writer *w, const shape *s, wl_type usual, wl_type better, 
     }
 }
 
-static bool write_all (int file, const void *bytes, size_t length, uint64_t offset)
-{
-    const char *at = bytes;
-    while (length) {
-        ssize_t n = pwrite (file, at, length, (off_t) offset);
-        if (n <= 0)
-            return false;
-        at += n;
-        offset += (uint64_t) n;
-        length -= (size_t) n;
-    }
-    return true;
-}
-
 static bool write_file (writer *w, const char *path)
 {
     wl_buffer header = {0};
@@ -227,7 +214,7 @@ static bool write_file (writer *w, const char *path)
     uint64_t start = (header.length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     file = open (path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool written = file >= 0 && ftruncate (file, (off_t) (start + w->data_bytes)) == 0 &&
-                   write_all (file, header.data, header.length, 0);
+                   wl_write_at (file, header.data, header.length, 0);
     const uint64_t *vectors = (const uint64_t *) (const void *) w->ones.data;
     for (size_t i = 0; written && i < w->ones.length / sizeof *vectors; i += 2) {
         free (ones);
@@ -236,7 +223,7 @@ static bool write_file (writer *w, const char *path)
             goto done;
         for (uint64_t j = 0; j < vectors[i + 1]; j++)
             ones[j] = 1.0f;
-        written = write_all (file, ones, vectors[i + 1] * sizeof *ones, start + vectors[i]);
+        written = wl_write_at (file, ones, vectors[i + 1] * sizeof *ones, start + vectors[i]);
     }
     ok = written || wl_fail (w->err, WL_ERROR_INTERNAL, "%s: cannot be written: %s", path, strerror (errno));
 done:

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "engine/machine.h"
 #include "engine/memory.h"
 
 struct wl_step_times {
@@ -20,13 +20,6 @@ struct wl_step_times {
     uint64_t began_ns;
     const char *separator; /* before the next event */
 };
-
-uint64_t wl_step_times_now_ns (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
 
 /* -- trace --------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -89,7 +82,7 @@ wl_step_times *wl_step_times_new (wl_cluster *cluster, const char *trace_path, w
         return NULL;
     t->cluster = cluster;
     t->n_stages = wl_cluster_n_stages (cluster);
-    t->began_ns = wl_step_times_now_ns ();
+    t->began_ns = wl_now_ns ();
     t->sums = wl_new (t->n_stages, sizeof *t->sums, err);
     t->ended_ns = wl_new (t->n_stages, sizeof *t->ended_ns, err);
     if (!t->sums || !t->ended_ns || (trace_path && !open_trace (t, trace_path, err)))

@@ -42,6 +42,4 @@ bool wl_step_times_add (wl_step_times *times, const wl_step_sent *sent, const Wo
 void wl_step_times_reset (wl_step_times *times);
 wl_stage_time wl_step_times_of (const wl_step_times *times, uint32_t stage);
 
-uint64_t wl_step_times_now_ns (void);
-
 #endif

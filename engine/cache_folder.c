@@ -26,15 +26,6 @@ struct wl_cache_entry {
     int lock;
 };
 
-static char *join (const char *folder, const char *name, wl_error *err)
-{
-    size_t length = strlen (folder) + strlen (name) + 2;
-    char *path = wl_new (length, 1, err);
-    if (path)
-        snprintf (path, length, "%s/%s", folder, name);
-    return path;
-}
-
 char *wl_cache_folder (const char *given, wl_error *err)
 {
     const char *own = getenv ("WOOLLY_CACHE"), *shared = getenv ("XDG_CACHE_HOME"), *home = getenv ("HOME");
@@ -43,9 +34,9 @@ char *wl_cache_folder (const char *given, wl_error *err)
     if (own && *own)
         return wl_copy_text (own, strlen (own), err);
     if (shared && *shared)
-        return join (shared, "woolly", err);
+        return wl_join_path (shared, "woolly", err);
     if (home && *home)
-        return join (home, ".cache/woolly", err);
+        return wl_join_path (home, ".cache/woolly", err);
     wl_fail (err, WL_ERROR_CLUSTER, "no folder for the cache is known: name one with --cache DIR or WOOLLY_CACHE");
     return NULL;
 }
@@ -95,7 +86,7 @@ failed:;
 
 static bool take_hold (wl_cache_entry *entry, wl_error *err)
 {
-    char *lock = join (entry->path, "lock", err);
+    char *lock = wl_join_path (entry->path, "lock", err);
     for (int attempt = 0; lock && entry->lock < 0; attempt++) {
         if (!make_folders (entry->path, err))
             break;
@@ -118,8 +109,8 @@ wl_cache_entry *wl_cache_open (const char *folder, const char *kind, const char 
     if (!entry)
         return NULL;
     entry->lock = -1;
-    char *of_kind = join (folder, kind, err);
-    entry->path = of_kind ? join (of_kind, key, err) : NULL;
+    char *of_kind = wl_join_path (folder, kind, err);
+    entry->path = of_kind ? wl_join_path (of_kind, key, err) : NULL;
     free (of_kind);
     if (!entry->path || !take_hold (entry, err))
         wl_cache_close (&entry);
@@ -181,7 +172,7 @@ static bool add_size (const char *folder, const char *name, void *context, wl_er
 {
     found_entry *entry = context;
     struct stat status;
-    char *path = join (folder, name, err);
+    char *path = wl_join_path (folder, name, err);
     if (!path)
         return false;
     if (lstat (path, &status) == 0 && S_ISREG (status.st_mode)) {
@@ -201,7 +192,7 @@ static bool add_entry (const char *folder, const char *name, void *context, wl_e
 {
     found_entries *all = context;
     struct stat status;
-    char *path = join (folder, name, err);
+    char *path = wl_join_path (folder, name, err);
     if (!path)
         return false;
     if (lstat (path, &status) != 0 || !S_ISDIR (status.st_mode)) {
@@ -234,7 +225,7 @@ static int by_use (const void *a, const void *b)
 static bool delete_file (const char *folder, const char *name, void *context, wl_error *err)
 {
     (void) context;
-    char *path = strcmp (name, "lock") != 0 ? join (folder, name, err) : NULL;
+    char *path = strcmp (name, "lock") != 0 ? wl_join_path (folder, name, err) : NULL;
     if (path)
         unlink (path);
     free (path);
@@ -244,7 +235,7 @@ static bool delete_file (const char *folder, const char *name, void *context, wl
 /* False when somebody holds it. */
 static bool delete_entry (const found_entry *entry, wl_error *err)
 {
-    char *path = join (entry->path, "lock", err);
+    char *path = wl_join_path (entry->path, "lock", err);
     int lock = path ? open_locked (path, O_CREAT, LOCK_EX | LOCK_NB) : -1;
     if (lock >= 0) {
         each_name (entry->path, delete_file, NULL, err);
@@ -285,7 +276,7 @@ bool wl_cache_make_room (const char *folder, uint64_t limit, uint64_t wanted, wl
     uint64_t used = 0, left = room_left (folder), kept = 0;
     bool ok = true;
     for (int kind = 0; ok && kind < N_KINDS; kind++) {
-        char *path = join (folder, kinds[kind], err);
+        char *path = wl_join_path (folder, kinds[kind], err);
         ok = path && each_name (path, add_entry, &all, err);
         free (path);
     }

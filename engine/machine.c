@@ -2,6 +2,7 @@
 #include "machine.h"
 
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef __linux__
@@ -47,4 +48,16 @@ uint32_t wl_machine_cores (void)
         cores = online > 0 ? (uint32_t) online : 1;
     }
     return quota && quota < cores ? quota : cores;
+}
+
+uint64_t wl_now_ns (void)
+{
+    struct timespec t;
+    clock_gettime (CLOCK_MONOTONIC, &t);
+    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
+}
+
+double wl_now_s (void)
+{
+    return (double) wl_now_ns () * 1e-9;
 }

@@ -1,4 +1,4 @@
-/* What this machine offers to computing. */
+/* What this machine offers to computing: cores and a clock. Thread: any. */
 #ifndef WL_ENGINE_MACHINE_H
 #define WL_ENGINE_MACHINE_H
 
@@ -6,5 +6,9 @@
 
 /* Cores this process may use, at least 1: those of its affinity mask, and no more than its control group's CPU quota. */
 uint32_t wl_machine_cores (void);
+
+/* The monotonic clock: the same moment in nanoseconds and in seconds, from some start. */
+uint64_t wl_now_ns (void);
+double wl_now_s (void);
 
 #endif

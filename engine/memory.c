@@ -70,6 +70,15 @@ char *wl_copy_text (const char *text, size_t length, wl_error *err)
     return copy;
 }
 
+char *wl_join_path (const char *folder, const char *name, wl_error *err)
+{
+    size_t length = strlen (folder) + strlen (name) + 2;
+    char *path = wl_new (length, 1, err);
+    if (path)
+        snprintf (path, length, "%s/%s", folder, name);
+    return path;
+}
+
 void *wl_new_aligned (size_t count, size_t size, wl_error *err)
 {
     size_t bytes;

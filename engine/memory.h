@@ -23,6 +23,9 @@ void *wl_resize (void *old, size_t count, size_t size, wl_error *err);
 /* A copy of `length` bytes with a NUL behind them. Free with free(). */
 char *wl_copy_text (const char *text, size_t length, wl_error *err);
 
+/* "folder/name". Free with free(). */
+char *wl_join_path (const char *folder, const char *name, wl_error *err);
+
 /* Zeroed, 64-byte aligned. Free with wl_free_aligned. */
 void *wl_new_aligned (size_t count, size_t size, wl_error *err);
 void wl_free_aligned (void *memory);

@@ -21,6 +21,7 @@
 #endif
 
 #include "cache_folder.h"
+#include "file_io.h"
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "weights.h"
@@ -133,39 +134,6 @@ static uint64_t layout_number (void)
     return hash;
 }
 
-static bool write_at (int file, const void *bytes, size_t length, uint64_t offset)
-{
-    const uint8_t *at = bytes;
-    while (length) {
-        ssize_t n = pwrite (file, at, length, (off_t) offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        at += n;
-        offset += (uint64_t) n;
-        length -= (size_t) n;
-    }
-    return true;
-}
-
-/* False also when the file ends before. */
-static bool read_at (int file, void *bytes, size_t length, uint64_t offset)
-{
-    uint8_t *at = bytes;
-    while (length) {
-        ssize_t n = pread (file, at, length, (off_t) offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        at += n;
-        offset += (uint64_t) n;
-        length -= (size_t) n;
-    }
-    return true;
-}
-
 static bool fail_file (const wl_pack_cache *cache, const char *name, wl_error *err)
 {
     return wl_fail (err, WL_ERROR_CLUSTER, "%s/%s: cannot be written: %s", wl_cache_path (cache->entry), name,
@@ -204,7 +172,7 @@ static bool write_record (wl_pack_cache *cache, size_t number, uint64_t boot)
     slot *s = &cache->slots[number];
     record r = {.bytes = s->bytes, .sample = sample_hash (cache->map + s->offset, s->bytes), .boot = boot};
     r.check = record_check (&r, number);
-    if (!write_at (cache->index, &r, sizeof r, record_place (number)))
+    if (!wl_write_at (cache->index, &r, sizeof r, record_place (number)))
         return false;
     s->record = r;
     return true;
@@ -257,7 +225,7 @@ static bool make_index (const wl_pack_cache *cache, const header *h, bool replac
     snprintf (to, sizeof to, "%s/index", wl_cache_path (cache->entry));
     int file = open_file (cache, aside, O_CREAT | O_TRUNC);
     bool ok = file >= 0 && ftruncate (file, (off_t) record_place (cache->n_slots)) == 0 &&
-              write_at (file, h, sizeof *h, 0) && fsync (file) == 0;
+              wl_write_at (file, h, sizeof *h, 0) && fsync (file) == 0;
     if (ok)
         ok = replaces ? rename (from, to) == 0 : link (from, to) == 0 || errno == EEXIST;
     if (!ok)
@@ -284,7 +252,7 @@ static bool open_index (wl_pack_cache *cache, wl_error *err)
         if (cache->index < 0)
             return fail_file (cache, "index", err);
         struct stat status;
-        if (read_at (cache->index, &found, sizeof found, 0) && memcmp (&found, &wanted, sizeof found) == 0 &&
+        if (wl_read_at (cache->index, &found, sizeof found, 0) && memcmp (&found, &wanted, sizeof found) == 0 &&
             fstat (cache->index, &status) == 0 && (uint64_t) status.st_size == record_place (cache->n_slots))
             break;
         close (cache->index);
@@ -295,7 +263,7 @@ static bool open_index (wl_pack_cache *cache, wl_error *err)
     if (cache->index < 0)
         return wl_fail (err, WL_ERROR_CLUSTER, "%s/index: changes while it is opened", wl_cache_path (cache->entry));
     for (size_t i = 0; i < cache->n_slots; i++)
-        if (!read_at (cache->index, &cache->slots[i].record, sizeof (record), record_place (i)))
+        if (!wl_read_at (cache->index, &cache->slots[i].record, sizeof (record), record_place (i)))
             return fail_file (cache, "index", err);
     return true;
 }
@@ -391,8 +359,8 @@ static void fill_piece (void *context, size_t chunk, size_t thread)
     if (atomic_load_explicit (&job->failure, memory_order_relaxed))
         return;
     wl_matrix_pack_tiles (m, job->tensor, job->index, first, end - first, buffer);
-    if (!write_at (job->cache->tiles, buffer + (from - job->begin - (uint64_t) first * m->tile_bytes),
-                   (size_t) (to - from), from))
+    if (!wl_write_at (job->cache->tiles, buffer + (from - job->begin - (uint64_t) first * m->tile_bytes),
+                      (size_t) (to - from), from))
         atomic_store (&job->failure, errno ? errno : EIO);
 }
 

@@ -30,19 +30,12 @@ enum {
 };
 static const double slice_s = 0.0004, point_s = 0.006; /* for each type and number of rows */
 
-static double now_s (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
-
 /* Seconds of a clock that leaves out what other processes took from a single thread. With more threads only the wall's tells how well they shared. */
 static double clock_s (size_t n_threads)
 {
     struct timespec t;
     if (n_threads > 1 || clock_gettime (CLOCK_THREAD_CPUTIME_ID, &t) != 0)
-        return now_s ();
+        return wl_now_s ();
     return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
 
@@ -103,7 +96,7 @@ static double time_products (const bench *b, wl_type type, uint32_t n_rows)
 {
     const wl_format *format = wl_format_find (type);
     size_t at = 0, n_tiles = 2, threads = wl_thread_pool_size (b->pool);
-    double start = now_s (), best = INFINITY;
+    double start = wl_now_s (), best = INFINITY;
     do {
         double begun = clock_s (threads), took;
         size_t weights = 0;
@@ -116,7 +109,7 @@ static double time_products (const bench *b, wl_type type, uint32_t n_rows)
             best = took / (double) weights < best ? took / (double) weights : best;
         if (took <= slice_s)
             n_tiles = MATRIX_ROWS / WL_TILE_ROWS;
-    } while (best == INFINITY || now_s () - start < point_s);
+    } while (best == INFINITY || wl_now_s () - start < point_s);
     return best;
 }
 
@@ -177,7 +170,7 @@ static bool time_attention (const bench *b, double out[2], wl_error *err)
     for (int many = 0; ok && many < 2; many++) {
         job.n_rows = many ? ROWS : HEADS;
         out[many] = INFINITY;
-        for (double start = now_s (); out[many] == INFINITY || now_s () - start < point_s;) {
+        for (double start = wl_now_s (); out[many] == INFINITY || wl_now_s () - start < point_s;) {
             double begun = clock_s (threads), took;
             size_t calls = 0;
             do {

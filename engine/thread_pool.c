@@ -10,8 +10,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "machine.h"
 #include "memory.h"
 
 enum { SPIN_NS = 50 * 1000, CLOCK_EVERY = 64 };
@@ -51,13 +51,6 @@ static inline void relax (void)
 #endif
 }
 
-static uint64_t now_ns (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
-
 /* Takes and runs chunks of the current job until none is left. */
 static void work (wl_thread_pool *pool, size_t thread)
 {
@@ -93,11 +86,11 @@ static void *worker_main (void *argument)
     worker *self = argument;
     wl_thread_pool *pool = self->pool;
     while (!atomic_load (&pool->stop)) {
-        uint64_t since = now_ns ();
+        uint64_t since = wl_now_ns ();
         unsigned spins = 0;
         while (!has_work (pool) && !atomic_load (&pool->stop)) {
             relax ();
-            if (++spins % CLOCK_EVERY == 0 && now_ns () - since > SPIN_NS) {
+            if (++spins % CLOCK_EVERY == 0 && wl_now_ns () - since > SPIN_NS) {
                 pthread_mutex_lock (&pool->mutex);
                 atomic_fetch_add (&pool->n_asleep, 1);
                 while (!has_work (pool) && !atomic_load (&pool->stop))
@@ -130,11 +123,11 @@ void wl_thread_pool_run (wl_thread_pool *pool, size_t n_chunks, wl_chunk_fn fn, 
         pthread_mutex_unlock (&pool->mutex);
     }
     work (pool, 0);
-    uint64_t since = now_ns ();
+    uint64_t since = wl_now_ns ();
     unsigned spins = 0;
     while (atomic_load (&pool->n_done) < n_chunks) {
         relax ();
-        if (++spins % CLOCK_EVERY == 0 && now_ns () - since > SPIN_NS) {
+        if (++spins % CLOCK_EVERY == 0 && wl_now_ns () - since > SPIN_NS) {
             pthread_mutex_lock (&pool->mutex);
             atomic_store (&pool->caller_asleep, 1);
             while (atomic_load (&pool->n_done) < n_chunks)

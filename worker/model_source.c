@@ -9,22 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "engine/cache_folder.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "proto/fingerprint.h"
 #include "weight_fetch.h"
 
 enum { MAX_HEADER_BYTES = 512 << 20, MAX_PARTS = 99999 };
-
-static uint64_t now_ns (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
 
 /* -- a file of its own ------------------------------------------------------------------------------------------------------------------- */
 
@@ -32,15 +25,6 @@ static const char *base_name (const char *path)
 {
     const char *slash = strrchr (path, '/');
     return slash ? slash + 1 : path;
-}
-
-static char *join (const char *folder, const char *name, wl_error *err)
-{
-    size_t length = strlen (folder) + strlen (name) + 2;
-    char *path = wl_new (length, 1, err);
-    if (path)
-        snprintf (path, length, "%s/%s", folder, name);
-    return path;
 }
 
 /* Opens the file if it is the model; NULL with the reason otherwise. */
@@ -71,7 +55,7 @@ static wl_gguf *try_folder (const char *folder, const Woolly__Load *load, wl_err
         size_t length = strlen (entry->d_name);
         if (length < 5 || strcmp (entry->d_name + length - 5, ".gguf") != 0)
             continue;
-        char *path = join (folder, entry->d_name, err);
+        char *path = wl_join_path (folder, entry->d_name, err);
         if (!path)
             break;
         if (stat (path, &status) == 0 && S_ISREG (status.st_mode) &&
@@ -89,7 +73,7 @@ static wl_gguf *try_folder (const char *folder, const Woolly__Load *load, wl_err
 static wl_gguf *find_own (const Woolly__Load *load, const char *model_dir, wl_error *err)
 {
     const char *asked = load->model_path;
-    char *named = model_dir && *base_name (asked) ? join (model_dir, base_name (asked), err) : NULL;
+    char *named = model_dir && *base_name (asked) ? wl_join_path (model_dir, base_name (asked), err) : NULL;
     wl_gguf *gguf = named && access (named, R_OK) == 0 ? try_file (named, load, err) : NULL;
     free (named);
     if (gguf)
@@ -139,12 +123,12 @@ static bool fetch_ranges (model_source *s, const Woolly__Load *load, const model
     const weight_fetch_options how = {load->weights_endpoint, load->epoch, progress};
     if (missing == 0)
         return true;
-    uint64_t began = now_ns ();
+    uint64_t began = wl_now_ns ();
     char *folder = wl_cache_folder (options->cache, err);
     bool ok = folder && wl_cache_make_room (folder, options->cache_bytes, missing, err) &&
               weight_fetch (s->store, &how, ranges, n, &s->shipped_bytes, err);
     free (folder);
-    s->shipping_ns += now_ns () - began;
+    s->shipping_ns += wl_now_ns () - began;
     if (s->shipped_bytes)
         s->from = WOOLLY__WEIGHTS_FROM__SHIPPED;
     return ok;

@@ -176,7 +176,7 @@ static void send_pong (session *s, const Woolly__Ping *ping)
     pong.rss_bytes = wl_memory_resident ();
     pong.mapped_bytes = wl_memory_resident_mapped ();
     stage_loop_counters (s->loop, &pong.busy_ns, &pong.steps);
-    pong.clock_ns = stage_loop_clock_ns ();
+    pong.clock_ns = wl_now_ns ();
     message.kind_case = WOOLLY__CONTROL__KIND_PONG;
     message.pong = &pong;
     tell (s, &message);

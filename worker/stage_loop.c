@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/machine.h"
 #include "engine/memory.h"
 #include "proto/sampling.h"
 
@@ -43,18 +44,6 @@ struct stage_loop {
     uint64_t progress_ns, dropped_ns; /* when those events were last sent */
 };
 
-static uint64_t now_ns (void)
-{
-    struct timespec t;
-    clock_gettime (CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
-}
-
-uint64_t stage_loop_clock_ns (void)
-{
-    return now_ns ();
-}
-
 /* -- events (data thread) --------------------------------------------------------------------------------------------------------------- */
 
 static void send_event (stage_loop *loop, const stage_event *event, int flags)
@@ -70,7 +59,7 @@ static void report_failure (stage_loop *loop, uint64_t epoch, const wl_error *er
 
 static void report_dropped (stage_loop *loop, const wl_error *error)
 {
-    uint64_t now = now_ns ();
+    uint64_t now = wl_now_ns ();
     if (now - loop->dropped_ns < DROPPED_EVERY_MS * 1000000u)
         return;
     loop->dropped_ns = now;
@@ -289,14 +278,14 @@ static bool compute (stage_loop *loop, const wl_packet *packet, Woolly__Timing *
     send_buffer *buffer = wait_for_buffer (loop);
     if (!buffer)
         return true;
-    timing->began_ns = now_ns ();
+    timing->began_ns = wl_now_ns ();
     const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
     if (!wl_stage_forward (p->stage, &batch, in, buffer->data, err) ||
         (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) || !append_timing (p, step, timing, err)) {
         plan_buffer_release (buffer->data, buffer);
         return false;
     }
-    timing->ended_ns = now_ns ();
+    timing->ended_ns = wl_now_ns ();
     atomic_fetch_add (&loop->busy_ns, timing->ended_ns - timing->began_ns);
     atomic_fetch_add (&loop->steps, 1);
     return p->heads ? send_result (loop, step, n_samples, buffer, err) : send_step (loop, step, buffer, err);
@@ -308,14 +297,14 @@ static bool carry_out (stage_loop *loop, const wl_packet *packet, wl_error *err)
     plan *p = &loop->plan;
     const Woolly__Step *step = packet->step;
     Woolly__Timing timing = WOOLLY__TIMING__INIT;
-    timing.received_ns = now_ns ();
+    timing.received_ns = wl_now_ns ();
     timing.freed_ns = p->idle_since_ns;
     if (!check_step (p, packet, err))
         return false;
     p->last_id = step->id;
     bool ok = step->skipped || is_cancelled (loop, step->id) ? skip (loop, step, &timing, err)
                                                              : compute (loop, packet, &timing, err);
-    p->idle_since_ns = now_ns ();
+    p->idle_since_ns = wl_now_ns ();
     return ok;
 }
 
@@ -341,7 +330,7 @@ static void take_step (stage_loop *loop)
 static bool on_progress (void *context, Woolly__LoadPhase phase, uint64_t done_bytes, uint64_t total_bytes)
 {
     stage_loop *loop = context;
-    uint64_t epoch = loop->plan.epoch, now = now_ns ();
+    uint64_t epoch = loop->plan.epoch, now = wl_now_ns ();
     if (now - loop->progress_ns >= PROGRESS_EVERY_MS * 1000000u) {
         stage_event event = {.kind = STAGE_PROGRESS,
                              .epoch = epoch,
@@ -381,7 +370,7 @@ static void begin_load (stage_loop *loop)
             report_failure (loop, epoch, &err);
         return;
     }
-    loop->plan.idle_since_ns = now_ns ();
+    loop->plan.idle_since_ns = wl_now_ns ();
     stage_event event = {.kind = STAGE_LOADED,
                          .epoch = epoch,
                          .weight_bytes = wl_stage_weight_bytes (loop->plan.stage),
@@ -534,10 +523,10 @@ bool stage_loop_free (stage_loop **loop, int patience_ms)
     stage_loop_drop (l);
     zmq_send (zactor_resolve (l->actor), "END", 3, ZMQ_DONTWAIT);
     stage_event event = {0};
-    uint64_t deadline = now_ns () + (uint64_t) patience_ms * 1000000u;
+    uint64_t deadline = wl_now_ns () + (uint64_t) patience_ms * 1000000u;
     while (event.kind != STAGE_ENDED) {
         zmq_pollitem_t item = {.socket = zactor_resolve (l->actor), .events = ZMQ_POLLIN};
-        uint64_t now = now_ns ();
+        uint64_t now = wl_now_ns ();
         if (now >= deadline)
             return false;
         zmq_poll (&item, 1, (long) ((deadline - now) / 1000000u) + 1);

@@ -47,8 +47,6 @@ bool stage_loop_next_event (stage_loop *loop, stage_event *event);
 
 /* Since the last load. */
 void stage_loop_counters (stage_loop *loop, uint64_t *busy_ns, uint64_t *steps);
-/* The clock of the timings. Thread: any. */
-uint64_t stage_loop_clock_ns (void);
 
 /* Drops the plan and ends the thread. False, with the thread left running, when it is still busy after patience_ms: the process had better exit. */
 bool stage_loop_free (stage_loop **loop, int patience_ms);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "engine/cache_folder.h"
+#include "engine/file_io.h"
 #include "engine/memory.h"
 
 enum {
@@ -502,25 +503,16 @@ static void flush_behind (weight_store *s, uint64_t offset, uint32_t length)
 bool weight_store_put (weight_store *s, uint32_t part, uint64_t offset, const void *bytes, uint32_t length,
                        const uint8_t hash[WL_WEIGHTS_HASH_BYTES], wl_error *err)
 {
-    const uint8_t *from = bytes;
-    size_t done = 0;
     if (part >= s->n_parts || length > s->parts[part].bytes || offset > s->parts[part].bytes - length)
         return wl_fail (err, WL_ERROR_INTERNAL, "%u bytes of weights at %llu are beyond the model's file", length,
                         (unsigned long long) offset);
     if (!turn_to (s, part, err))
         return false;
     s->parts[part].touched = true;
-    while (done < length) {
-        ssize_t n = pwrite (s->file, from + done, length - done, (off_t) (offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            char name[FILE_NAME_BYTES];
-            file_name (s, part, name);
-            errno = n == 0 ? ENOSPC : errno;
-            return disk_failed (s, name, "weights cannot be written", err);
-        }
-        done += (size_t) n;
+    if (!wl_write_at (s->file, bytes, length, offset)) {
+        char name[FILE_NAME_BYTES];
+        file_name (s, part, name);
+        return disk_failed (s, name, "weights cannot be written", err);
     }
     flush_behind (s, offset, length);
     record r = {.kind = RECORD_HAVE, .part = part, .offset = offset, .length = length};

@@ -21,6 +21,7 @@
 #include "coordinator/shapes.h"
 #include "coordinator/text_out.h"
 #include "engine/kernels/kernels.h"
+#include "engine/machine.h"
 #include "engine/memory.h"
 
 enum {

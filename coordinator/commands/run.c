@@ -13,6 +13,7 @@
 #include "coordinator/plan_report.h"
 #include "coordinator/session.h"
 #include "coordinator/text_out.h"
+#include "engine/machine.h"
 #include "engine/text/chat.h"
 
 enum { DEFAULT_TOKENS = 512, PROMPT_LIMIT = 64 << 20 };
