@@ -144,4 +144,20 @@ static inline void send_nonsense (zsock_t *link, zframe_t *peer, const uint8_t *
         send_raw (link, peer, (const char *[]){(const char *) valid}, (const size_t[]){cut}, 1);
 }
 
+/* -- the process: set-up and tear-down of a group of tests ----------------------------------------------------------------------------- */
+
+static inline int start_links (void **state)
+{
+    (void) state;
+    wl_link_start_process ();
+    return 0;
+}
+
+static inline int end_links (void **state)
+{
+    (void) state;
+    wl_link_end_process ();
+    return 0;
+}
+
 #endif

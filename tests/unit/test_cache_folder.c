@@ -17,25 +17,9 @@
 
 #include "engine/cache_folder.h"
 #include "engine/memory.h"
+#include "folder.h"
 
 enum { BYTES = 1 << 20 };
-
-static char folder[64];
-
-static int make_folder (void **state)
-{
-    (void) state;
-    snprintf (folder, sizeof folder, "/tmp/woolly-test-XXXXXX");
-    return mkdtemp (folder) ? 0 : -1;
-}
-
-static int remove_folder (void **state)
-{
-    (void) state;
-    char command[128];
-    snprintf (command, sizeof command, "rm -r '%s'", folder);
-    return system (command);
-}
 
 static wl_cache_entry *open_entry (const char *kind, const char *key)
 {

@@ -553,20 +553,6 @@ static void an_interrupt_ends_waiting_without_an_error (void **state)
     free (r);
 }
 
-static int start (void **state)
-{
-    (void) state;
-    wl_link_start_process ();
-    return 0;
-}
-
-static int end (void **state)
-{
-    (void) state;
-    wl_link_end_process ();
-    return 0;
-}
-
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,5 +569,5 @@ int main (void)
         cmocka_unit_test (only_the_sound_result_of_this_plan_is_taken),
         cmocka_unit_test (an_interrupt_ends_waiting_without_an_error),
     };
-    return cmocka_run_group_tests (tests, start, end);
+    return cmocka_run_group_tests (tests, start_links, end_links);
 }

@@ -439,20 +439,6 @@ static void a_connection_that_breaks_is_made_anew_and_the_rest_asked_for_again (
     assert_complete (s);
 }
 
-static int start (void **state)
-{
-    (void) state;
-    wl_link_start_process ();
-    return 0;
-}
-
-static int end (void **state)
-{
-    (void) state;
-    wl_link_end_process ();
-    return 0;
-}
-
 #define IN_A_SCENE(test) cmocka_unit_test_setup_teardown (test, make_scene, end_scene)
 
 int main (void)
@@ -469,5 +455,5 @@ int main (void)
         IN_A_SCENE (what_arrives_twice_counts_once),
         IN_A_SCENE (a_connection_that_breaks_is_made_anew_and_the_rest_asked_for_again),
     };
-    return cmocka_run_group_tests_name ("weight_links", tests, start, end);
+    return cmocka_run_group_tests_name ("weight_links", tests, start_links, end_links);
 }

@@ -17,28 +17,13 @@
 #include <unistd.h>
 
 #include "engine/memory.h"
+#include "folder.h"
 #include "worker/weight_store.h"
 
 enum { RECORD = 64, CHUNK = 1000, N_CHUNKS = 20, FILE_BYTES = 100000, HEADER_BYTES = 500 };
 
-static char folder[64];
 static const uint8_t fingerprint[32] = {1, 2, 3};
 static const load_progress quiet = {0};
-
-static int make_folder (void **state)
-{
-    (void) state;
-    snprintf (folder, sizeof folder, "/tmp/woolly-test-XXXXXX");
-    return mkdtemp (folder) ? 0 : -1;
-}
-
-static int remove_folder (void **state)
-{
-    (void) state;
-    char command[128];
-    snprintf (command, sizeof command, "rm -r '%s'", folder);
-    return system (command);
-}
 
 /* -- helpers -------------------------------------------------------------------------------------------------------------------------- */
 

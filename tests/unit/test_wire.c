@@ -642,20 +642,6 @@ static void a_header_alone_has_no_fingerprint (void **state)
     free (file);
 }
 
-static int start (void **state)
-{
-    (void) state;
-    wl_link_start_process ();
-    return 0;
-}
-
-static int end (void **state)
-{
-    (void) state;
-    wl_link_end_process ();
-    return 0;
-}
-
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -682,5 +668,5 @@ int main (void)
         cmocka_unit_test (a_fingerprint_tells_files_apart),
         cmocka_unit_test (a_header_alone_has_no_fingerprint),
     };
-    return cmocka_run_group_tests (tests, start, end);
+    return cmocka_run_group_tests (tests, start_links, end_links);
 }

@@ -903,22 +903,13 @@ static void a_signal_makes_a_worker_say_goodbye_and_end (void **state)
 
 static int start (void **state)
 {
-    (void) state;
     char binary[PATH_MAX];
     find_binary (binary);
     if (access (binary, X_OK) != 0) {
         fprintf (stderr, "%s: %s: set WOOLLY_BIN\n", binary, strerror (errno));
         return 1;
     }
-    wl_link_start_process ();
-    return 0;
-}
-
-static int end (void **state)
-{
-    (void) state;
-    wl_link_end_process ();
-    return 0;
+    return start_links (state);
 }
 
 int main (void)
@@ -942,5 +933,5 @@ int main (void)
         cmocka_unit_test_teardown (a_worker_ends_with_its_parent_while_it_computes, clean_up),
         cmocka_unit_test_teardown (a_signal_makes_a_worker_say_goodbye_and_end, clean_up),
     };
-    return cmocka_run_group_tests (tests, start, end);
+    return cmocka_run_group_tests (tests, start, end_links);
 }
