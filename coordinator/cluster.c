@@ -344,6 +344,7 @@ static bool start_load (wl_cluster *c, wl_error *err)
                              .max_logit_rows = c->need->max_logit_rows,
                              .context = c->need->context,
                              .no_pack_cache = c->options.no_pack_cache,
+                             .hop = c->options.hop,
                              .stages = c->control_stages,
                              .n_stages = c->n_stages};
     control_load (c->control, &c->plan);

@@ -15,6 +15,7 @@
 #include "engine/error.h"
 #include "engine/gguf.h"
 #include "engine/model.h"
+#include "proto/hop.h"
 #include "proto/wire.h"
 
 /* The cluster flags, the same for every command (DESIGN.md section 3). */
@@ -38,6 +39,7 @@ typedef struct wl_cluster_options {
     bool measures_anew;        /* --measure: what this machine can do is not taken from the cache */
     bool plan_only;            /* nothing is loaded: for wl_cluster_planned */
     const char *trace;         /* --trace; NULL: none */
+    wl_hop hop;                /* --hop */
 } wl_cluster_options;
 
 typedef struct wl_cluster_need { /* what the command will run */

@@ -11,6 +11,7 @@
 
 #include "engine/error.h"
 #include "engine/speed.h"
+#include "proto/hop.h"
 #include "proto/wire.h"
 
 typedef struct control control;
@@ -70,6 +71,7 @@ typedef struct control_plan {
     size_t n_parts;
     uint32_t n_pages, max_rows, max_logit_rows, context;
     bool no_pack_cache;
+    wl_hop hop;
     const control_stage *stages;
     uint32_t n_stages;
 } control_plan;

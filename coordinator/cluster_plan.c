@@ -24,6 +24,7 @@ static wl_plan_request request_for (const wl_cluster_options *o, const wl_cluste
                              .n_pages = need->n_pages,
                              .max_rows = need->max_rows,
                              .max_logit_rows = need->max_logit_rows,
+                             .hop = o->hop,
                              .chunk_rows = o->chunk ? o->chunk : need->max_rows};
 }
 

@@ -25,6 +25,8 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "spec", WL_OPTION_TEXT, &o->speculation, "off|ngram|auto",
          "guess from repetitions; auto: where it pays (auto; the text is the same)", NULL},
         {0, "chunk", WL_OPTION_U32, &o->chunk, "N", "rows of a prompt a step (by its length and the stages)", NULL},
+        {0, "hop", WL_OPTION_TEXT, &f->hop, "f32|f16|q8",
+         "what activations travel as between stages (f32; f16 and q8 round, so answers may differ)", NULL},
         {0, "trace", WL_OPTION_TEXT, &o->trace, "FILE", "write what each stage did when, for a trace viewer", NULL},
         {0, "isa", WL_OPTION_TEXT, &o->isa, "NAME", "kernels: scalar, avx2, … (the best each worker has)", NULL},
         {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)",
@@ -44,6 +46,8 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
     o->latency = f->objective && strcmp (f->objective, "latency") == 0;
     if (f->objective && !o->latency && strcmp (f->objective, "throughput") != 0)
         return wl_fail (err, WL_ERROR_USAGE, "--objective %s: choose throughput or latency", f->objective);
+    if (f->hop && !wl_hop_parse (f->hop, &o->hop, err))
+        return false;
     if (o->layers && !o->local_given && !o->listen) {
         o->n_local = 1;
         for (const char *c = o->layers; *c; c++)

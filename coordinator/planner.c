@@ -201,7 +201,8 @@ static void price_hops (const wl_plan_request *r, pricing *p, const workload *w)
 {
     uint32_t n = p->prices.n;
     double steps = w->chunks + w->decode_steps;
-    double bytes = (w->chunks * r->chunk_rows + w->decode_steps * w->decode_rows) * r->model->d_model * sizeof (float);
+    double bytes = (w->chunks * r->chunk_rows + w->decode_steps * w->decode_rows) *
+                   (double) wl_hop_row_bytes (r->hop, r->model->d_model);
     for (uint32_t a = 0; a <= n; a++)
         for (uint32_t b = 0; b <= n; b++) {
             size_t i = (size_t) a * (n + 1) + b;

@@ -16,6 +16,7 @@
 #include "engine/error.h"
 #include "engine/model.h"
 #include "engine/speed.h"
+#include "proto/hop.h"
 
 typedef enum wl_objective { WL_THROUGHPUT, WL_LATENCY } wl_objective;
 
@@ -63,6 +64,7 @@ typedef struct wl_plan_request {
     const char *layers; /* fixed split "0-19,20-39", or NULL */
     uint32_t n_pages, max_rows, max_logit_rows;
     uint32_t chunk_rows;    /* of a prompt, as the scheduler cuts it */
+    wl_hop hop;             /* what rows travel as between stages */
     bool share_one_machine; /* all workers draw on the same memory: their sum must fit it too */
     uint64_t machine_bytes; /* that memory; read if share_one_machine */
 } wl_plan_request;

@@ -10,6 +10,7 @@
 
 #include "engine/machine.h"
 #include "engine/memory.h"
+#include "planner.h"
 
 /* -- progress and Ctrl-C: the one place with process-wide state, since signals and the terminal are process-wide ------------------------------------ */
 
@@ -97,6 +98,22 @@ static void warn_if_plain (const wl_cluster_options *options)
     free (address);
 }
 
+/* Whether activations are rounded on their way: only where there is a way. */
+static bool hops_round (const wl_cluster *cluster)
+{
+    return wl_cluster_plan (cluster).request->hop != WL_HOP_F32 && wl_cluster_n_stages (cluster) > 1;
+}
+
+static void tell_of_rounding (const wl_cluster *cluster)
+{
+    if (hops_round (cluster))
+        fprintf (
+            stderr,
+            "woolly: note: --hop %s rounds activations between stages: answers may differ from those of --hop f32, "
+            "and with the number of stages\n",
+            wl_hop_name (wl_cluster_plan (cluster).request->hop));
+}
+
 bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
                       uint32_t max_logit_rows, wl_error *err)
 {
@@ -136,6 +153,7 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
         return false;
     }
     wl_interrupt_watch (s->cluster);
+    tell_of_rounding (s->cluster);
     s->load_s = wl_now_s () - start;
     return true;
 }
@@ -155,6 +173,38 @@ json_t *wl_session_speculation (const wl_session *s)
     uint64_t drafted, accepted;
     wl_scheduler_speculation (s->scheduler, &drafted, &accepted);
     return json_pack ("{s:I, s:I}", "drafted", (json_int_t) drafted, "accepted", (json_int_t) accepted);
+}
+
+json_t *wl_session_hop (wl_session *s)
+{
+    const wl_plan_request *request = wl_cluster_plan (s->cluster).request;
+    return json_pack ("{s:s, s:b, s:I}", "format", wl_hop_name (request->hop), "rounds", (int) hops_round (s->cluster),
+                      "row_bytes", (json_int_t) wl_hop_row_bytes (request->hop, request->model->d_model));
+}
+
+static json_t *seconds_or_null (uint64_t n, double ns)
+{
+    return n ? json_real (ns * 1e-9) : json_null ();
+}
+
+json_t *wl_session_hops (wl_session *s)
+{
+    const wl_plan_request *request = wl_cluster_plan (s->cluster).request;
+    uint64_t row_bytes = wl_hop_row_bytes (request->hop, request->model->d_model);
+    uint32_t n_stages = wl_cluster_n_stages (s->cluster);
+    json_t *hops = json_array ();
+    for (uint32_t i = 0; i <= n_stages; i++) {
+        wl_hop_time hop = wl_step_times_hop (wl_scheduler_times (s->scheduler), i);
+        uint64_t bytes = i > 0 && i < n_stages ? hop.n_rows * row_bytes : 0; /* the others carry tokens */
+        json_array_append_new (
+            hops,
+            json_pack ("{s:o, s:I, s:I, s:I, s:o, s:o}", "to", i < n_stages ? json_integer (i) : json_null (), "steps",
+                       (json_int_t) hop.n_steps, "bytes", (json_int_t) bytes, "timed", (json_int_t) hop.n_timed,
+                       "mean_s",
+                       seconds_or_null (hop.n_timed, (double) hop.sum_ns / (double) (hop.n_timed ? hop.n_timed : 1)),
+                       "least_s", seconds_or_null (hop.n_timed, (double) hop.least_ns)));
+    }
+    return hops;
 }
 
 void wl_session_begin (wl_session *s)

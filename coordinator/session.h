@@ -43,6 +43,11 @@ void wl_session_begin (wl_session *session);
 json_t *wl_session_stages (wl_session *session);
 /* Where each stage's time went since wl_session_begin, in seconds by cause. */
 json_t *wl_session_times (wl_session *session);
+/* The "hop" object: what activations travel as, whether that rounds what stages compute, and the bytes of a row. */
+json_t *wl_session_hop (wl_session *session);
+/* The "hops" array, since wl_session_begin: "to" stage 0, 1, … and the coordinator (null): how many steps passed, bytes of activations, and seconds on the way (mean and least of the
+ * `timed` steps for which the receiver was waiting; null where there was none). */
+json_t *wl_session_hops (wl_session *session);
 /* The "speculation" object. */
 json_t *wl_session_speculation (const wl_session *session);
 

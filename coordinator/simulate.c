@@ -75,6 +75,7 @@ struct wl_simulator {
     sim_machine *machines;
     uint32_t *stage_order; /* stages by machine */
     wl_plan_link first_hop;
+    double hop_row_bytes;
     step *free_steps;
 
     /* of one run */
@@ -238,7 +239,7 @@ static bool pass_on (wl_simulator *s, uint32_t index, step *t, wl_error *err)
 {
     sim_stage *stage = &s->stages[index];
     double begin_s = stage->hop_free_at > s->now ? stage->hop_free_at : s->now;
-    double bytes = index + 1 < s->n_stages ? (double) t->n_rows * s->request->model->d_model * sizeof (float) : 0;
+    double bytes = index + 1 < s->n_stages ? (double) t->n_rows * s->hop_row_bytes : 0;
     stage->hop_free_at = begin_s + bytes / stage->hop.bytes_per_s;
     return push (
         s,
@@ -524,6 +525,7 @@ wl_simulator *wl_simulator_new (const wl_plan_request *request, const wl_plan *p
     s->plan = plan;
     s->n_stages = plan->n_stages;
     s->max_rows = request->max_rows;
+    s->hop_row_bytes = (double) wl_hop_row_bytes (request->hop, request->model->d_model);
     s->stages = wl_new (s->n_stages, sizeof *s->stages, err);
     s->machines = wl_new (request->n_machines, sizeof *s->machines, err);
     s->stage_order = wl_new (s->n_stages, sizeof *s->stage_order, err);

@@ -15,6 +15,7 @@ struct wl_step_times {
     wl_cluster *cluster;
     uint32_t n_stages;
     wl_stage_time *sums; /* [n_stages] */
+    wl_hop_time *hops;   /* [n_stages + 1] */
     uint64_t *ended_ns;  /* [n_stages] of the step before; 0: there was none */
     FILE *trace;
     uint64_t began_ns;
@@ -85,7 +86,8 @@ wl_step_times *wl_step_times_new (wl_cluster *cluster, const char *trace_path, w
     t->began_ns = wl_now_ns ();
     t->sums = wl_new (t->n_stages, sizeof *t->sums, err);
     t->ended_ns = wl_new (t->n_stages, sizeof *t->ended_ns, err);
-    if (!t->sums || !t->ended_ns || (trace_path && !open_trace (t, trace_path, err)))
+    t->hops = wl_new (t->n_stages + 1, sizeof *t->hops, err);
+    if (!t->sums || !t->ended_ns || !t->hops || (trace_path && !open_trace (t, trace_path, err)))
         wl_step_times_free (&t);
     return t;
 }
@@ -100,6 +102,7 @@ void wl_step_times_free (wl_step_times **times)
         fclose (t->trace);
     }
     free (t->sums);
+    free (t->hops);
     free (t->ended_ns);
     free (t);
     *times = NULL;
@@ -108,12 +111,30 @@ void wl_step_times_free (wl_step_times **times)
 void wl_step_times_reset (wl_step_times *t)
 {
     memset (t->sums, 0, t->n_stages * sizeof *t->sums);
+    memset (t->hops, 0, (t->n_stages + 1) * sizeof *t->hops);
     memset (t->ended_ns, 0, t->n_stages * sizeof *t->ended_ns);
 }
 
 wl_stage_time wl_step_times_of (const wl_step_times *t, uint32_t stage)
 {
     return t->sums[stage];
+}
+
+wl_hop_time wl_step_times_hop (const wl_step_times *t, uint32_t stage)
+{
+    return t->hops[stage];
+}
+
+static void add_hop (wl_hop_time *hop, size_t n_rows, bool timed, int64_t on_way)
+{
+    uint64_t ns =
+        on_way > 0 ? (uint64_t) on_way : 0; /* clocks of two hosts may disagree by more than a quick hop takes */
+    hop->n_steps++;
+    hop->n_rows += n_rows;
+    if (!timed)
+        return;
+    hop->least_ns = hop->n_timed++ == 0 || ns < hop->least_ns ? ns : hop->least_ns;
+    hop->sum_ns += ns;
 }
 
 static bool are_sound (const wl_step_times *t, const Woolly__Result *result)
@@ -141,6 +162,7 @@ bool wl_step_times_add (wl_step_times *t, const wl_step_sent *sent, const Woolly
         uint64_t waited = at->received_ns - at->freed_ns;
         int64_t on_way = (int64_t) (at->received_ns - left_there);
         uint64_t hop = on_way <= 0 ? 0 : (uint64_t) on_way < waited ? (uint64_t) on_way : waited;
+        add_hop (&t->hops[i], result->skipped ? 0 : sent->n_rows, at->freed_ns <= left_there, on_way);
         if (t->ended_ns[i]) { /* time before the first step is nobody's */
             sum->hop += hop;
             sum->starved += waited - hop;
@@ -154,5 +176,6 @@ bool wl_step_times_add (wl_step_times *t, const wl_step_sent *sent, const Woolly
         trace_step (t, i, sent, result, left_ns, at->began_ns - (uint64_t) offset, ended_here);
         left_ns = ended_here;
     }
+    add_hop (&t->hops[t->n_stages], sent->n_rows, true, (int64_t) (wl_now_ns () - left_ns));
     return true;
 }

@@ -8,6 +8,8 @@
  * The sum is the time from the first step's arrival to the end of the last, exactly. Telling hop from starved across hosts needs their clocks' difference, which the control
  * link measures to within half a round trip; on one host the clock is the same.
  *
+ * Each hop is measured besides, wherever the receiver had nothing else to do: from the end of computing on one side until the step is taken from the socket on the other.
+ *
  * With a trace, every step of every stage is also written as an event of the Chrome trace format, one row a stage, for a trace viewer.
  * Thread: the scheduler's. */
 #ifndef WL_COORDINATOR_STEP_TIMES_H
@@ -21,6 +23,11 @@
 typedef struct wl_stage_time { /* nanoseconds */
     uint64_t compute, hop, starved, blocked;
 } wl_stage_time;
+
+typedef struct wl_hop_time {
+    uint64_t n_steps, n_rows;           /* that passed */
+    uint64_t n_timed, sum_ns, least_ns; /* of the steps for which the receiver was waiting, and their time on the way */
+} wl_hop_time;
 
 typedef struct wl_step_times wl_step_times;
 
@@ -41,5 +48,7 @@ bool wl_step_times_add (wl_step_times *times, const wl_step_sent *sent, const Wo
 /* Forgets the sums. */
 void wl_step_times_reset (wl_step_times *times);
 wl_stage_time wl_step_times_of (const wl_step_times *times, uint32_t stage);
+/* The hop to this stage; stage == the number of stages: of results to the coordinator. */
+wl_hop_time wl_step_times_hop (const wl_step_times *times, uint32_t stage);
 
 #endif

@@ -26,6 +26,10 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
         load->n_pages == 0 || load->n_pages > MAX_PAGES || load->n_threads > MAX_THREADS)
         return wl_fail (err, WL_ERROR_CLUSTER, "a plan out of bounds: layers %u-%u, %u rows, %u pages, %u threads",
                         load->first_layer, load->last_layer, load->max_rows, load->n_pages, load->n_threads);
+    if (load->hop >= WL_N_HOPS)
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "the plan's hops are of a kind %u that this version does not know: are all of one version?",
+                        load->hop);
     if (load->weights_endpoint[0] && !wl_link_endpoint_ok (load->weights_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's source of weights \"%s\" is no endpoint",
                         load->weights_endpoint);
@@ -55,9 +59,10 @@ static bool open_model (plan *p, const plan_offer *offer, const load_progress *p
 /* Bytes of one send buffer: a step's hidden states, or its rows of logits. */
 static bool buffer_bytes (const plan *p, size_t *bytes, wl_error *err)
 {
-    size_t rows = p->heads ? p->max_logit_rows : p->max_rows;
-    size_t width = p->heads ? wl_stage_logit_stride (p->model) : p->model->d_model, in;
-    if (__builtin_mul_overflow (rows ? rows : 1, width * sizeof (float), bytes) || *bytes > WL_PAYLOAD_LIMIT ||
+    size_t rows = p->heads ? p->max_logit_rows : p->max_rows, in;
+    size_t row_bytes =
+        p->heads ? wl_stage_logit_stride (p->model) * sizeof (float) : wl_hop_row_bytes (p->hop, p->model->d_model);
+    if (__builtin_mul_overflow (rows ? rows : 1, row_bytes, bytes) || *bytes > WL_PAYLOAD_LIMIT ||
         __builtin_mul_overflow ((size_t) p->max_rows, p->model->d_model * sizeof (float), &in) || in > WL_PAYLOAD_LIMIT)
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "steps of %u rows, %u of them with logits, are more than a message may hold (%d bytes)",
@@ -146,6 +151,10 @@ static bool open_work_space (plan *p, wl_error *err)
     p->logit_rows = wl_new (p->max_rows, sizeof *p->logit_rows, err);
     p->samples = wl_new (p->max_logit_rows, sizeof *p->samples, err);
     p->sample_places = wl_new (p->max_logit_rows, sizeof *p->sample_places, err);
+    size_t elements = (size_t) p->max_rows * p->model->d_model; /* within bounds: buffer_bytes */
+    if (p->hop != WL_HOP_F32 && ((!p->embeds && !(p->arrived = wl_new (elements, sizeof *p->arrived, err))) ||
+                                 (!p->heads && !(p->leaving = wl_new (elements, sizeof *p->leaving, err)))))
+        return false;
     if (!p->spans || !p->logit_rows || !p->samples || !p->sample_places)
         return false;
     if (!p->heads)
@@ -194,6 +203,7 @@ bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const 
     if (!check_load (load, err) || !open_model (p, offer, progress, err))
         goto failed;
     p->max_rows = load->max_rows;
+    p->hop = (wl_hop) load->hop;
     p->max_logit_rows = load->max_logit_rows < load->max_rows ? load->max_logit_rows : load->max_rows;
     wl_stage_options options = {.first_layer = load->first_layer,
                                 .last_layer = load->last_layer,
@@ -246,6 +256,8 @@ void plan_close (plan *p)
     free (p->samples);
     free (p->sample_places);
     free (p->timing_places);
+    free (p->arrived);
+    free (p->leaving);
     wl_control_free (&p->order);
     *p = (plan){0};
 }

@@ -13,6 +13,7 @@
 #include "engine/text/sampler.h"
 #include "engine/thread_pool.h"
 #include "model_source.h"
+#include "proto/hop.h"
 #include "proto/wire.h"
 
 /* Packing a smaller model takes less than a second. */
@@ -31,7 +32,7 @@ typedef struct plan_offer {
 
 /* Memory for what is on its way out. ZeroMQ reads it until it calls release, from its I/O thread. */
 typedef struct send_buffer {
-    float *data;
+    void *data; /* f32 logits [rows, stride], or activations as the plan's hop says */
     size_t bytes;
     atomic_bool
         in_use; /* set by the data thread; cleared, with release order, by ZeroMQ's through plan_buffer_release */
@@ -43,6 +44,7 @@ typedef struct plan {
     Woolly__Control *order; /* owned; its `load` */
     uint64_t epoch;
     uint32_t max_rows, max_logit_rows;
+    wl_hop hop;
     bool embeds, heads; /* first, last stage */
     bool complains;     /* says on stderr when its cache does not work */
     const char *isa;
@@ -63,6 +65,8 @@ typedef struct plan {
     wl_sample *drawn;        /* [max_logit_rows], last stage */
     Woolly__Sample *samples; /* [max_logit_rows], whose arrays are drawn's */
     Woolly__Sample **sample_places;
+    float *arrived,
+        *leaving; /* [max_rows, d_model] activations before and behind the stage; NULL where hops carry f32 */
     Woolly__Timing **timing_places; /* [n_timing_room] */
     size_t n_timing_room;
 

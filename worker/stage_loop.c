@@ -78,7 +78,8 @@ static bool is_wanted (stage_loop *loop, uint64_t epoch)
 static bool check_step (const plan *p, const wl_packet *packet, wl_error *err)
 {
     const Woolly__Step *step = packet->step;
-    uint64_t expected = p->embeds || step->skipped ? 0 : (uint64_t) step->n_rows * p->model->d_model * sizeof (float);
+    uint64_t expected =
+        p->embeds || step->skipped ? 0 : (uint64_t) step->n_rows * wl_hop_row_bytes (p->hop, p->model->d_model);
     if (step->id <= p->last_id)
         return wl_fail (err, WL_ERROR_INTERNAL, "step %llu came after step %llu", (unsigned long long) step->id,
                         (unsigned long long) p->last_id);
@@ -230,7 +231,7 @@ static bool send_step (stage_loop *loop, const Woolly__Step *step, send_buffer *
     Woolly__Step onward = *step;
     onward.n_timings = step->n_timings + 1;
     onward.timings = p->timing_places;
-    return pass_on (loop, &onward, NULL, buffer, (size_t) step->n_rows * p->model->d_model * sizeof (float), err);
+    return pass_on (loop, &onward, NULL, buffer, step->n_rows * wl_hop_row_bytes (p->hop, p->model->d_model), err);
 }
 
 static bool is_cancelled (stage_loop *loop, uint64_t id)
@@ -269,6 +270,23 @@ static bool skip (stage_loop *loop, const Woolly__Step *step, Woolly__Timing *ti
     return pass_on (loop, &onward, NULL, NULL, 0, err);
 }
 
+/* The layers' part of a step, with what hops make of activations before and behind it. */
+static bool forward (plan *p, const wl_packet *packet, const wl_batch *batch, void *out, wl_error *err)
+{
+    const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
+    size_t width = p->model->d_model;
+    if (p->arrived) {
+        wl_hop_decode (p->hop, packet->payload, batch->n_rows, width, p->arrived);
+        in = p->arrived;
+    }
+    if (!p->leaving)
+        return wl_stage_forward (p->stage, batch, in, out, err);
+    if (!wl_stage_forward (p->stage, batch, in, p->leaving, err))
+        return false;
+    wl_hop_encode (p->hop, p->leaving, batch->n_rows, width, out);
+    return true;
+}
+
 static bool compute (stage_loop *loop, const wl_packet *packet, Woolly__Timing *timing, wl_error *err)
 {
     plan *p = &loop->plan;
@@ -279,8 +297,7 @@ static bool compute (stage_loop *loop, const wl_packet *packet, Woolly__Timing *
     if (!buffer)
         return true;
     timing->began_ns = wl_now_ns ();
-    const float *in = p->embeds ? NULL : (const float *) (const void *) packet->payload; /* wire.c aligns it */
-    if (!wl_stage_forward (p->stage, &batch, in, buffer->data, err) ||
+    if (!forward (p, packet, &batch, buffer->data, err) ||
         (p->heads && !draw_samples (p, step, buffer->data, &n_samples, err)) || !append_timing (p, step, timing, err)) {
         plan_buffer_release (buffer->data, buffer);
         return false;

@@ -44,8 +44,9 @@ typedef struct result {
     const test *test;
     double median, slowest, fastest; /* tok/s */
     wl_token_cost cost;
-    json_t *predicted; /* what the plan said before; owned */
-    json_t *times;     /* by cause, of each stage, over the measured runs; owned */
+    json_t *predicted;  /* what the plan said before; owned */
+    json_t *times;      /* by cause, of each stage, over the measured runs; owned */
+    json_t *hop, *hops; /* what carried activations, and how quickly; owned */
 } result;
 
 typedef struct flags {
@@ -184,7 +185,9 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
                         .slowest = rates[0],
                         .fastest = rates[n_runs - 1],
                         .cost = cost,
-                        .times = wl_session_times (session)};
+                        .times = wl_session_times (session),
+                        .hop = wl_session_hop (session),
+                        .hops = wl_session_hops (session)};
         wl_cluster_planned planned = wl_cluster_plan (session->cluster);
         ok = wl_predict_test (planned.request, planned.plan, chunk, t->n_streams, t->n_prompt, t->n_generated, &seconds,
                               err);
@@ -239,6 +242,8 @@ static void print_json (const report *r, const result *results, size_t n)
                                  (int) r->n_stages, "threads", r->threads, "isa", r->isa, "times", x->times);
         json_object_set_new (row, "roofline", roofline_json (r, x));
         json_object_set (row, "predicted", x->predicted);
+        json_object_set (row, "hop", x->hop);
+        json_object_set (row, "hops", x->hops);
         json_array_append_new (rows, row);
     }
     json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
@@ -371,6 +376,8 @@ done:
     for (size_t i = 0; i < n_tests; i++) {
         json_decref (results[i].predicted);
         json_decref (results[i].times);
+        json_decref (results[i].hop);
+        json_decref (results[i].hops);
     }
     json_decref (stages);
     wl_session_close (&session);

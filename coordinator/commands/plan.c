@@ -197,6 +197,7 @@ static bool plan_described (const flags *f, const wl_opened_model *opened, wl_er
                                .n_pages = pages_for (f, &file, opened->model),
                                .max_rows = chunk > WL_POLICY_ROWS ? chunk : WL_POLICY_ROWS,
                                .max_logit_rows = file.mix.slots > WL_PLAN_STREAMS ? file.mix.slots : WL_PLAN_STREAMS,
+                               .hop = f->cluster.options.hop,
                                .share_one_machine = file.input.n_machines == 1,
                                .machine_bytes = file.input.workers[0].memory_bytes};
     request.max_logit_rows = request.max_logit_rows < request.max_rows ? request.max_logit_rows : request.max_rows;

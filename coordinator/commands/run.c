@@ -181,6 +181,8 @@ static void print_json (const answer *a, wl_session *session, size_t n_prompt)
                    "seed", (json_int_t) a->flags->sampling.sampling.seed);
     wl_cluster_planned planned = wl_cluster_plan (session->cluster);
     json_object_set_new (json, "predicted", wl_plan_predicted_json (&planned));
+    json_object_set_new (json, "hop", wl_session_hop (session));
+    json_object_set_new (json, "hops", wl_session_hops (session));
     if (a->logprobs)
         json_object_set (json, "logprobs", a->logprobs);
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));

@@ -257,7 +257,7 @@ static bool plan_windows (scoring *s, const char *path, const wl_opened_model *o
 /* -- the command ------------------------------------------------------------------------------------------------------------------------------------------------ */
 
 /* The standard error of the mean is s / sqrt (n) with s the sample's standard deviation; that of the perplexity follows to first order, as e^x grows by e^x. */
-static void print_result (const scoring *s)
+static void print_result (const scoring *s, wl_session *session)
 {
     size_t n = s->n_tokens - 1;
     double mean = n ? s->nll_sum / (double) n : 0, perplexity = wl_exp (mean), spread = 0;
@@ -277,6 +277,7 @@ static void print_result (const scoring *s)
     json_t *json = json_pack ("{s:o, s:I, s:I, s:f, s:f, s:f, s:O}", "tokens", tokens, "windows",
                               (json_int_t) count_windows (s), "counted", (json_int_t) n, "mean_nll", mean, "perplexity",
                               perplexity, "perplexity_error", error, "positions", s->positions);
+    json_object_set_new (json, "hop", wl_session_hop (session));
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);
@@ -306,7 +307,7 @@ static bool score (scoring *s, const wl_opened_model *opened, const wl_cluster_o
         wl_fail (err, WL_ERROR_INPUT, "%s: cannot be written: %s", s->logits_path, strerror (errno));
         goto done;
     }
-    print_result (s);
+    print_result (s, &session);
     ok = true;
 done:
     wl_progress_show (NULL);

@@ -565,6 +565,38 @@ static void one_stream_takes_its_stages_and_hops_one_after_another (void **state
     wl_cost_free (&c.cost);
 }
 
+/* Over a link that takes longer than computing, prompts are read as fast as their bytes pass. */
+static void smaller_hops_are_counted_by_the_plan_and_the_simulator (void **state)
+{
+    (void) state;
+    fixture f;
+    cluster c;
+    double objective_s[WL_N_HOPS], prefill[WL_N_HOPS];
+    wl_error err = {0};
+    make_model (&f, 24, even_rows, 8);
+    make_cluster (&c, &f, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        c.workers[i].link = (wl_plan_link){1e-5, 1e4};
+        c.workers[i].required = true;
+    }
+    wl_plan_request r = request_for (&f, &c, 2);
+    for (r.hop = 0; r.hop < WL_N_HOPS; r.hop++) {
+        wl_prediction got;
+        wl_plan plan = plan_of (&r);
+        assert_true (wl_predict (&r, &plan, 0, &got, &err));
+        objective_s[r.hop] = plan.objective_s;
+        prefill[r.hop] = got.prefill;
+        wl_plan_free (&plan);
+    }
+    for (wl_hop hop = WL_HOP_F16; hop < WL_N_HOPS; hop++) {
+        double part = (double) wl_hop_row_bytes (hop, D) / (double) wl_hop_row_bytes (WL_HOP_F32, D);
+        assert_true (objective_s[hop] > 0.98 * part * objective_s[0] &&
+                     objective_s[hop] < 1.02 * part * objective_s[0]);
+        assert_true (prefill[hop] * part > 0.95 * prefill[0] && prefill[hop] * part < 1.05 * prefill[0]);
+    }
+    wl_cost_free (&c.cost);
+}
+
 static void every_request_of_a_mix_ends_and_waits_for_pages (void **state)
 {
     (void) state;
@@ -652,6 +684,7 @@ int main (void)
         cmocka_unit_test (a_split_by_hand_must_be_whole),
         cmocka_unit_test (more_required_workers_than_layers_are_refused),
         cmocka_unit_test (one_stream_takes_its_stages_and_hops_one_after_another),
+        cmocka_unit_test (smaller_hops_are_counted_by_the_plan_and_the_simulator),
         cmocka_unit_test (every_request_of_a_mix_ends_and_waits_for_pages),
         cmocka_unit_test (a_failing_allocation_anywhere_is_an_error),
     };

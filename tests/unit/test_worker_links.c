@@ -17,6 +17,7 @@
 
 #include "peers.h"
 #include "proto/fingerprint.h"
+#include "proto/hop.h"
 
 #ifdef __APPLE__
 extern char **environ; /* POSIX declares it nowhere; glibc does */
@@ -459,6 +460,8 @@ static void plans_out_of_bounds_are_refused_with_a_reason (void **state)
     REFUSED (load.n_pages = UINT32_MAX, WL_ERROR_CLUSTER, "out of bounds");
     REFUSED (load.n_pages = 1 << 26, WL_ERROR_CLUSTER, "need");
     REFUSED (load.n_threads = UINT32_MAX, WL_ERROR_CLUSTER, "out of bounds");
+    REFUSED (load.hop = WL_N_HOPS, WL_ERROR_CLUSTER, "hops");
+    REFUSED (load.hop = UINT32_MAX, WL_ERROR_CLUSTER, "hops");
     REFUSED (load.next_endpoint = (char *) "inproc://x", WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.next_endpoint = (char *) "", WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.model_path = (char *) "", WL_ERROR_CLUSTER, "--model-dir");
@@ -667,21 +670,25 @@ static void a_step_of_this_plan_that_breaks_a_bound_is_reported (void **state)
 static void a_later_stage_wants_exactly_its_activations (void **state)
 {
     (void) state;
-    static const size_t sizes[] = {0, 4, 2 * D_MODEL * 4 - 1, 2 * D_MODEL * 4 + 4, 2 * D_MODEL * 4};
+    enum { SIZES = 5 };
     stage_under_test *t = begin (&small, false, false);
     float payload[3 * D_MODEL];
     for (int i = 0; i < 3 * D_MODEL; i++)
         payload[i] = (float) i * 0.01f;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (size_t i = 0; i < SIZES * WL_N_HOPS; i++) {
+        wl_hop hop = (wl_hop) (i / SIZES);
+        size_t right = 2 * wl_hop_row_bytes (hop, D_MODEL), sizes[SIZES] = {0, 4, right - 1, right + 4, right};
+        size_t size = sizes[i % SIZES];
         test_step s;
         wl_packet packet = {0};
         wl_error err = {0};
         Woolly__Load load = sound_load (t);
         load.first_layer = 1;
+        load.hop = hop;
         load_soundly (t, &load);
         fill_step (&s, t, 1);
-        send_step (t, &s, payload, sizes[i]);
-        if (sizes[i] == 2 * D_MODEL * sizeof (float)) {
+        send_step (t, &s, payload, size);
+        if (size == right) {
             assert_true (wl_result_receive (t->results, SOON_MS, &packet, &err));
             wl_packet_free (&packet);
         } else {
@@ -698,20 +705,30 @@ static void a_middle_stage_passes_activations_and_the_header_on (void **state)
 {
     (void) state;
     stage_under_test *t = begin (&small, false, false);
-    test_step s;
-    wl_packet packet;
-    wl_error err = {0};
-    Woolly__Load load = sound_load (t);
-    load.last_layer = 0;
-    load_soundly (t, &load);
-    fill_step (&s, t, 1);
-    send_step (t, &s, NULL, 0);
-    assert_true (wl_step_receive (t->results, SOON_MS, &packet, &err));
-    assert_true (packet.step->epoch == t->epoch && packet.step->id == 1 && packet.step->n_timings == 1);
-    assert_int_equal (packet.step->n_picks, 1);
-    assert_int_equal (packet.step->spans[0]->n_rows, 2);
-    assert_int_equal (packet.payload_bytes, 2 * D_MODEL * sizeof (float));
-    wl_packet_free (&packet);
+    float exact[2 * D_MODEL];
+    for (wl_hop hop = 0; hop < WL_N_HOPS; hop++) {
+        test_step s;
+        wl_packet packet;
+        wl_error err = {0};
+        uint8_t expected[sizeof exact];
+        size_t expected_bytes = 2 * wl_hop_row_bytes (hop, D_MODEL);
+        Woolly__Load load = sound_load (t);
+        load.last_layer = 0;
+        load.hop = hop;
+        load_soundly (t, &load);
+        fill_step (&s, t, 1);
+        send_step (t, &s, NULL, 0);
+        assert_true (wl_step_receive (t->results, SOON_MS, &packet, &err));
+        assert_true (packet.step->epoch == t->epoch && packet.step->id == 1 && packet.step->n_timings == 1);
+        assert_int_equal (packet.step->n_picks, 1);
+        assert_int_equal (packet.step->spans[0]->n_rows, 2);
+        assert_int_equal (packet.payload_bytes, expected_bytes);
+        if (hop == WL_HOP_F32)
+            memcpy (exact, packet.payload, sizeof exact);
+        wl_hop_encode (hop, exact, 2, D_MODEL, expected); /* the others round just what f32 carries */
+        assert_memory_equal (packet.payload, expected, expected_bytes);
+        wl_packet_free (&packet);
+    }
     finish (t);
 }
 
