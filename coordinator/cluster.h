@@ -40,6 +40,7 @@ typedef struct wl_cluster_options {
     bool plan_only;            /* nothing is loaded: for wl_cluster_planned */
     const char *trace;         /* --trace; NULL: none */
     wl_hop hop;                /* --hop */
+    bool no_prefix_cache;      /* --no-prefix-cache */
 } wl_cluster_options;
 
 typedef struct wl_cluster_need { /* what the command will run */

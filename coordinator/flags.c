@@ -27,6 +27,8 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "chunk", WL_OPTION_U32, &o->chunk, "N", "rows of a prompt a step (by its length and the stages)", NULL},
         {0, "hop", WL_OPTION_TEXT, &f->hop, "f32|f16|q8",
          "what activations travel as between stages (f32; f16 and q8 round, so answers may differ)", NULL},
+        {0, "no-prefix-cache", WL_OPTION_FLAG, &o->no_prefix_cache, NULL,
+         "compute every prompt whole, whatever others began with (the text is the same)", NULL},
         {0, "trace", WL_OPTION_TEXT, &o->trace, "FILE", "write what each stage did when, for a trace viewer", NULL},
         {0, "isa", WL_OPTION_TEXT, &o->isa, "NAME", "kernels: scalar, avx2, … (the best each worker has)", NULL},
         {0, "worker-binary", WL_OPTION_TEXT, &o->worker_binary, "PATH", "woolly-worker (the one beside this program)",

@@ -9,7 +9,7 @@
 
 /* -- cluster -- */
 
-enum { WL_CLUSTER_FLAGS = 18 };
+enum { WL_CLUSTER_FLAGS = 19 };
 
 typedef struct wl_cluster_flags {
     wl_cluster_options options;

@@ -39,13 +39,9 @@ wl_scheduler *wl_scheduler_new (wl_cluster *cluster, const wl_scheduler_options 
     s->n_parallel = wl_cluster_n_parallel (cluster);
     s->cost = wl_step_cost_new (s->n_stages, s->n_parallel, err);
     s->times = s->cost ? wl_step_times_new (cluster, options->trace, err) : NULL;
-    s->free_pages = s->times ? wl_new (options->n_pages, sizeof *s->free_pages, err) : NULL;
-    if (!s->free_pages) {
+    s->pages = s->times ? wl_page_pool_new (options->n_pages, err) : NULL;
+    if (!s->pages)
         wl_scheduler_free (&s);
-        return NULL;
-    }
-    for (uint32_t page = options->n_pages; page-- > 0;)
-        s->free_pages[s->n_free++] = page;
     return s;
 }
 
@@ -85,7 +81,7 @@ void wl_scheduler_free (wl_scheduler **scheduler)
     }
     wl_step_times_free (&s->times);
     wl_step_cost_free (&s->cost);
-    free (s->free_pages);
+    wl_page_pool_free (&s->pages);
     free (s);
     *scheduler = NULL;
 }
@@ -99,6 +95,18 @@ void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted,
 uint64_t wl_scheduler_preempted (const wl_scheduler *scheduler)
 {
     return scheduler->n_preempted;
+}
+
+wl_prefix_counts wl_scheduler_prefixes (const wl_scheduler *s)
+{
+    wl_page_counts pages = wl_page_pool_counts (s->pages);
+    return (wl_prefix_counts){.prompt_tokens = s->n_prompt_tokens,
+                              .cached_tokens = s->n_cached_tokens,
+                              .copied_pages = s->n_copied_pages,
+                              .evicted_pages = pages.evicted,
+                              .free_pages = pages.free,
+                              .kept_pages = pages.kept,
+                              .held_pages = pages.held};
 }
 
 wl_step_times *wl_scheduler_times (wl_scheduler *scheduler)
@@ -138,6 +146,7 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
         return NULL;
     request->options = *options;
     request->options.prompt = NULL;
+    request->copied_page = WL_NO_PAGE;
     request->mirostat_mu = wl_sampling_first_mu (&options->sampling);
     request->tokens = wl_new (total, sizeof *request->tokens, err);
     request->pages = wl_new (pages, sizeof *request->pages, err);
@@ -163,22 +172,6 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
     *end = request;
     s->n_active++;
     return request;
-}
-
-static void give_back_pages (wl_scheduler *s, wl_request *r)
-{
-    while (r->n_pages > 0)
-        s->free_pages[s->n_free++] = r->pages[--r->n_pages];
-    r->admitted = false;
-}
-
-static bool take_pages (wl_scheduler *s, wl_request *r, uint32_t n)
-{
-    if (r->n_pages < n && n - r->n_pages > s->n_free)
-        return false;
-    while (r->n_pages < n)
-        r->pages[r->n_pages++] = s->free_pages[--s->n_free];
-    return true;
 }
 
 static bool is_stale (const entry *e)
@@ -212,7 +205,7 @@ void wl_scheduler_cancel (wl_scheduler *s, wl_request *request)
         for (size_t i = 0; i < f->n_entries; i++)
             if (f->entries[i].request == request)
                 f->entries[i].request = NULL;
-    give_back_pages (s, request);
+    scheduler_give_back_pages (s, request);
     free_request (request);
     s->n_active--;
     cancel_stale (s);
@@ -221,7 +214,7 @@ void wl_scheduler_cancel (wl_scheduler *s, wl_request *request)
 /* Takes a request's pages away. It starts again later from the tokens it has, and goes on as if nothing had happened. */
 static void preempt (wl_scheduler *s, wl_request *r)
 {
-    give_back_pages (s, r);
+    scheduler_give_back_pages (s, r);
     r->n_sent = 0;
     r->chunk = 0;
     r->generation++;
@@ -245,29 +238,26 @@ static void keep_growing (wl_scheduler *s)
     for (wl_request *r = s->requests; r; r = r->next) {
         uint64_t most = r->options.n_prompt + r->options.max_tokens;
         uint64_t ahead = (r->n_sent > r->n_known ? r->n_sent : r->n_known) + SCHEDULER_MAX_GUESSES;
-        while (r->admitted && !take_pages (s, r, wl_scheduler_pages (r->n_known)))
+        while (r->admitted && !scheduler_take_pages (s, r, wl_scheduler_pages (r->n_known)))
             preempt (s, find_victim (s)); /* r itself at the latest */
-        if (r->admitted && r->speculation && s->n_free > s->n_active)
-            take_pages (s, r, wl_scheduler_pages (ahead < most ? ahead : most));
+        if (r->admitted && r->speculation && wl_page_pool_available (s->pages) > s->n_active)
+            scheduler_take_pages (s, r, wl_scheduler_pages (ahead < most ? ahead : most));
     }
 }
 
-/* Waiting requests begin in order of arrival, a later small one does not overtake; with a page left for each one under way, so that none is turned out at once. */
+/* Waiting requests begin in order of arrival, a later small one does not overtake; with a page left for each one under way, so that none is turned out at once. Only those
+ * that wait for another's pages are passed over: they begin when these are computed. */
 static void admit (wl_scheduler *s)
 {
     uint32_t n_admitted = 0;
+    begin_result result = BEGIN_DONE;
     for (const wl_request *r = s->requests; r; r = r->next)
         n_admitted += r->admitted;
-    for (wl_request *r = s->requests; r; r = r->next) {
+    for (wl_request *r = s->requests; r && result != BEGIN_NO_ROOM; r = r->next) {
         if (r->admitted)
             continue;
-        /* What cannot be preempted must not need more later. */
-        uint32_t pages =
-            wl_scheduler_pages (r->options.raw_logits ? r->options.n_prompt + r->options.max_tokens : r->n_known);
-        if (pages > s->n_free || n_admitted > s->n_free - pages || !take_pages (s, r, pages))
-            return;
-        r->admitted = true;
-        n_admitted++;
+        result = scheduler_begin (s, r, n_admitted);
+        n_admitted += result == BEGIN_DONE;
     }
 }
 
@@ -292,6 +282,7 @@ static bool take_token (wl_scheduler *s, wl_request *r, const Woolly__Sample *sa
     s->n_accepted += *holds;
     if (guessed && !*holds) {
         r->n_sent = position;
+        r->n_returned = r->n_returned < position ? r->n_returned : position;
         r->generation++;
     }
     scheduler_set_token (r, position, drawn.token);
@@ -326,6 +317,7 @@ static bool settle_entry (wl_scheduler *s, const entry *e, returned *back, wl_er
     for (size_t i = 0; i < e->n_draws && holds; i++)
         if (!take_token (s, r, samples[i], &holds))
             return true;
+    scheduler_share_pages (s, r);
     if (r->speculation && e->n_draws)
         wl_speculation_know (r->speculation, r->n_known, r->n_sent > r->n_known);
     return true;

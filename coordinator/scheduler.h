@@ -11,6 +11,10 @@
  * the first that does not, what is under way beyond is stale: its results are dropped, stages skip it if they have not begun, and the true tokens go out at the same
  * positions, over the same KV. What the stale rows left further on is never read, since a row reads no position beyond its own.
  *
+ * A request takes the KV pages of the longest beginning that an earlier one has computed and whose memory nobody has wanted since (page_pool.h), and computes only the rest: at least
+ * its last token, and every position whose logits are wanted. Where another request is about to compute more of the same beginning, it waits for that. Where it parts from another
+ * one inside a page, it has the stages copy that page first.
+ *
  * Thread: one; callbacks run inside wl_scheduler_turn. */
 #ifndef WL_COORDINATOR_SCHEDULER_H
 #define WL_COORDINATOR_SCHEDULER_H
@@ -42,6 +46,8 @@ typedef struct wl_request_options {
     /* A token came; return false to end the request after it. */
     bool (*on_token) (void *context, const wl_sample *sample);
     void (*on_logits) (void *context, size_t position, const float *logits);
+    /* It begins, and the K and V of its first n_tokens are there already. Once; may be NULL. */
+    void (*on_begin) (void *context, size_t n_tokens);
     /* Prompt positions whose results are back, for progress; may be NULL. */
     void (*on_prefill) (void *context, size_t done, size_t total);
 } wl_request_options;
@@ -52,7 +58,8 @@ typedef struct wl_scheduler_options {
     uint32_t max_logit_rows; /* rows with logits a step */
     uint32_t chunk; /* rows of a prompt a step, at most max_rows; 0: chosen by its length and what steps cost */
     wl_speculation_kind speculation;
-    const char *trace; /* a file for the trace of all steps; NULL: none */
+    bool no_prefix_cache; /* every request computes all of its tokens */
+    const char *trace;    /* a file for the trace of all steps; NULL: none */
 } wl_scheduler_options;
 
 /* `cluster` is borrowed. */
@@ -63,7 +70,7 @@ void wl_scheduler_free (wl_scheduler **scheduler);
  * is computed again from its tokens. WL_ERROR_USAGE when it could never fit alone. The handle stays valid until the
  * request ends (its last callback) or is cancelled. */
 wl_request *wl_scheduler_add (wl_scheduler *scheduler, const wl_request_options *options, wl_error *err);
-/* Ends a request now; its pages are free at once, since steps run in order. */
+/* Ends a request now; others can have its pages at once, since steps run in order. */
 void wl_scheduler_cancel (wl_scheduler *scheduler, wl_request *request);
 
 /* Requests not yet ended. */
@@ -76,6 +83,16 @@ bool wl_scheduler_turn (wl_scheduler *scheduler, int timeout_ms, wl_error *err);
 void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted, uint64_t *accepted);
 /* How often a request gave up its pages to another. */
 uint64_t wl_scheduler_preempted (const wl_scheduler *scheduler);
+
+typedef struct wl_prefix_counts {
+    uint64_t prompt_tokens; /* of all requests that have begun */
+    uint64_t cached_tokens; /* those of them that were computed already; and what preempted requests found again */
+    uint64_t copied_pages;  /* for requests that part from others inside a page */
+    uint64_t evicted_pages; /* that could have been found, had their memory not been wanted */
+    uint32_t free_pages, kept_pages, held_pages; /* now: empty; computed, and of no request under way; of requests */
+} wl_prefix_counts;
+wl_prefix_counts wl_scheduler_prefixes (const wl_scheduler *scheduler);
+
 /* Where the stages' time went. Borrowed. */
 wl_step_times *wl_scheduler_times (wl_scheduler *scheduler);
 

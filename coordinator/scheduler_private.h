@@ -1,7 +1,8 @@
-/* What the files of the scheduler share: scheduler.c (requests, pages, results), scheduler_steps.c (what goes into a step). */
+/* What the files of the scheduler share: scheduler.c (requests, results), scheduler_pages.c (which pages a request has), scheduler_steps.c (what goes into a step). */
 #ifndef WL_COORDINATOR_SCHEDULER_PRIVATE_H
 #define WL_COORDINATOR_SCHEDULER_PRIVATE_H
 
+#include "page_pool.h"
 #include "scheduler.h"
 #include "step_cost.h"
 
@@ -21,7 +22,12 @@ struct wl_request {
     size_t chunk;                       /* rows of its prompt a step; 0: not yet chosen */
     uint32_t *pages;                    /* [n_pages] that it holds; room for all it may ever need */
     uint32_t n_pages;
-    bool admitted; /* it has pages for all known tokens */
+    uint32_t n_shared;       /* of its first pages: they are in the pool's tree, computed */
+    uint32_t copied_page;    /* held: what its next step copies to the page that it begins in; WL_NO_PAGE: nothing */
+    uint32_t awaited_page;   /* not admitted: another request is computing what this one needs next, ... */
+    uint64_t awaited_serial; /* under this number; 0: nothing is awaited */
+    bool began;              /* it has been admitted once */
+    bool admitted;           /* it has pages for all known tokens */
 };
 
 typedef struct entry {   /* a request's part in a step */
@@ -49,15 +55,31 @@ struct wl_scheduler {
     flight *flights, **flights_end;
     uint32_t n_flights;
     uint64_t next_id;
-    uint32_t *free_pages; /* stack */
-    uint32_t n_free;
+    wl_page_pool *pages;
     uint32_t n_stages, n_parallel; /* stages; those of them that can compute at once */
     wl_step_cost *cost;
     wl_step_times *times;
     uint64_t n_drafted, n_accepted, n_preempted;
+    uint64_t n_prompt_tokens, n_cached_tokens, n_copied_pages;
 };
 
 void scheduler_set_token (wl_request *r, size_t position, int32_t token);
+
+/* -- pages (scheduler_pages.c) -------------------------------------------------------------------------------------------------------------- */
+
+/* Has `r` hold `n` pages, the further ones for new contents. False when there are too few. */
+bool scheduler_take_pages (wl_scheduler *s, wl_request *r, uint32_t n);
+/* Lets go of all pages; what is computed stays to be found. */
+void scheduler_give_back_pages (wl_scheduler *s, wl_request *r);
+
+typedef enum begin_result { BEGIN_DONE, BEGIN_WAITS, BEGIN_NO_ROOM } begin_result;
+/* Gives `r` pages for its known tokens, those that hold its beginning already among them, so that it starts behind that; leaves `n_spare` pages for others. BEGIN_WAITS: another
+ * request is about to compute more of its beginning. */
+begin_result scheduler_begin (wl_scheduler *s, wl_request *r, uint32_t n_spare);
+/* The step that copies copied_page is on its way: whoever writes to that page from now on does so after. */
+void scheduler_copied (wl_scheduler *s, wl_request *r);
+/* More of what `r` has sent has come back: pages of it that are complete can be found from now on. */
+void scheduler_share_pages (wl_scheduler *s, wl_request *r);
 
 /* Sends one step if there is anything to send; *sent tells. */
 bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err);

@@ -94,6 +94,8 @@ static void add_entry (draft *d, wl_request *r, size_t n)
     span->first_position = (uint32_t) r->n_sent;
     span->pages = r->pages;
     span->n_pages = wl_scheduler_pages (end);
+    span->copies = r->copied_page != WL_NO_PAGE;
+    span->copied_page = span->copies ? r->copied_page : 0;
     d->span_places[d->n_entries] = span;
     entry *e = &d->entries[d->n_entries++];
     *e = (entry){.request = r,
@@ -314,6 +316,7 @@ bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err)
         size_t end = e->first_position + e->n_rows, known = e->request->n_known;
         f->decodes = f->decodes || e->n_draws;
         d.entries[i].request->last_step = f->id;
+        scheduler_copied (s, e->request);
         s->n_drafted += end <= known ? 0 : end - known < e->n_rows ? end - known : e->n_rows;
     }
     f->sent_ns = wl_now_ns ();

@@ -129,6 +129,7 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
     wl_scheduler_options scheduling = {.n_pages = wl_scheduler_pages (positions),
                                        .max_rows = options->chunk > rows ? options->chunk : rows,
                                        .chunk = options->chunk,
+                                       .no_prefix_cache = options->no_prefix_cache,
                                        .trace = options->trace};
     if (!wl_speculation_parse (options->speculation, &scheduling.speculation, err))
         return false;

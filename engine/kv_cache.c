@@ -36,3 +36,10 @@ void wl_kv_store (const wl_kv_cache *cache, uint32_t page, uint32_t layer, uint3
         k_group[(from + i) * WL_KV_GROUP] = k[i];
     memcpy (wl_kv_v_page (cache, page, layer, head) + position * dim + from, v, n * sizeof *v);
 }
+
+void wl_kv_copy_page (const wl_kv_cache *cache, uint32_t from, uint32_t to)
+{
+    /* memmove: a peer may name one page twice */
+    memmove (wl_kv_k_page (cache, to, 0, 0), wl_kv_k_page (cache, from, 0, 0),
+             (size_t) wl_kv_page_bytes (cache->n_layers, cache->n_heads, cache->head_dim));
+}

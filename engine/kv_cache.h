@@ -42,4 +42,7 @@ static inline uint16_t *wl_kv_v_page (const wl_kv_cache *cache, uint32_t page, u
 void wl_kv_store (const wl_kv_cache *cache, uint32_t page, uint32_t layer, uint32_t head, uint32_t position,
                   size_t from, size_t n, const uint16_t *k, const uint16_t *v);
 
+/* Copies all layers and heads of a page. */
+void wl_kv_copy_page (const wl_kv_cache *cache, uint32_t from, uint32_t to);
+
 #endif

@@ -481,6 +481,9 @@ bool wl_stage_check (const wl_stage *s, const wl_batch *b, wl_error *err)
             if (span->pages[page] >= s->options.n_pages)
                 return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: page %u, where %u are planned", i,
                                 span->pages[page], s->options.n_pages);
+        if (span->copies && (span->copied_page >= s->options.n_pages || span->first_position % WL_KV_PAGE == 0))
+            return wl_fail (err, WL_ERROR_INTERNAL, "span %u of a step: a copy of page %u before position %u", i,
+                            span->copied_page, span->first_position);
     }
     if (rows != b->n_rows)
         return wl_fail (err, WL_ERROR_INTERNAL, "a step of %u rows with spans of %llu", b->n_rows,
@@ -596,6 +599,10 @@ bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, floa
         return false;
     s->batch = batch;
     s->in = in;
+    for (uint32_t i = 0; i < batch->n_spans; i++)
+        if (batch->spans[i].copies)
+            wl_kv_copy_page (&s->kv, batch->spans[i].copied_page,
+                             batch->spans[i].pages[batch->spans[i].first_position / WL_KV_PAGE]);
     place_rows (s);
     run_rows (s, begin_row, 0, batch->n_rows);
     if (s->embeds)

@@ -53,6 +53,8 @@ typedef struct wl_span {
     uint32_t first_position;
     const uint32_t *pages; /* [n_pages], n_pages * WL_KV_PAGE >= first_position + n_rows */
     uint32_t n_pages;
+    bool copies;          /* first, copied_page is copied to the page of first_position, which begins inside of it */
+    uint32_t copied_page; /* one that no row of the batch writes to */
 } wl_span;
 
 typedef struct wl_batch {

@@ -110,7 +110,9 @@ static wl_batch read_batch (plan *p, const Woolly__Step *step)
         p->spans[i] = (wl_span){.n_rows = span->n_rows,
                                 .first_position = span->first_position,
                                 .pages = span->pages,
-                                .n_pages = span->n_pages > UINT32_MAX ? UINT32_MAX : (uint32_t) span->n_pages};
+                                .n_pages = span->n_pages > UINT32_MAX ? UINT32_MAX : (uint32_t) span->n_pages,
+                                .copies = span->copies,
+                                .copied_page = span->copied_page};
     }
     for (size_t i = 0; i < step->n_picks; i++)
         p->logit_rows[i] = step->picks[i]->row;

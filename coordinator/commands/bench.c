@@ -346,6 +346,7 @@ static bool bench (const flags *f, wl_error *err)
         }
     }
     wl_cluster_options cluster = f->cluster.options;
+    cluster.no_prefix_cache = true;            /* each run reads the same prompts, and is to compute them */
     cluster.no_pack_cache |= f->shape != NULL; /* nobody will want those again */
     if (!wl_session_open (&session, &opened, &cluster, context, most_streams, err))
         goto done;

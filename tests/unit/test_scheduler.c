@@ -22,6 +22,8 @@ typedef struct fixture {
     wl_model *model;
     wl_cluster *cluster;
     wl_scheduler *scheduler;
+    uint32_t chunk; /* for the next start */
+    bool no_prefix_cache;
 } fixture;
 
 typedef struct request {
@@ -30,6 +32,7 @@ typedef struct request {
     wl_request *handle; /* NULL once it has ended */
     int32_t tokens[MOST_TOKENS];
     size_t n_tokens;
+    size_t n_cached, n_begun;
 } request;
 
 static bool on_token (void *context, const wl_sample *sample)
@@ -95,8 +98,12 @@ static void start (fixture *f, uint32_t n_stages, uint32_t n_pages, wl_speculati
                             .max_rows = MAX_ROWS,
                             .max_logit_rows = MAX_ROWS,
                             .context = CONTEXT};
-    wl_scheduler_options scheduling = {
-        .n_pages = n_pages, .max_rows = MAX_ROWS, .max_logit_rows = MAX_ROWS, .speculation = speculation};
+    wl_scheduler_options scheduling = {.n_pages = n_pages,
+                                       .max_rows = MAX_ROWS,
+                                       .max_logit_rows = MAX_ROWS,
+                                       .chunk = f->chunk,
+                                       .no_prefix_cache = f->no_prefix_cache,
+                                       .speculation = speculation};
     f->cluster = wl_cluster_start (&options, &need, NULL, NULL, &err);
     f->scheduler = f->cluster ? wl_scheduler_new (f->cluster, &scheduling, &err) : NULL;
     if (!f->scheduler)
@@ -134,6 +141,7 @@ static void finish (fixture *f)
 static void make_expected (fixture *f, request *expected, size_t extra_tokens)
 {
     make_requests (expected, extra_tokens);
+    f->no_prefix_cache = true;
     start (f, 1, wl_scheduler_pages (CONTEXT), WL_SPECULATION_OFF);
     for (size_t i = 0; i < N_REQUESTS; i++) {
         add (f, &expected[i]);
@@ -141,6 +149,7 @@ static void make_expected (fixture *f, request *expected, size_t extra_tokens)
         assert_int_equal (expected[i].n_tokens, expected[i].options.max_tokens);
     }
     stop (f);
+    f->no_prefix_cache = false;
 }
 
 static void assert_same (const request *requests, const request *expected, size_t i)
@@ -240,12 +249,283 @@ static void cancelled_requests_free_their_pages_at_once_and_disturb_nobody (void
     close_fixture (&f);
 }
 
+/* -- shared beginnings --------------------------------------------------------------------------------------------------------------------- */
+
+enum { N_SHARING = 64 };
+
+static void on_begin (void *context, size_t n_tokens)
+{
+    request *r = context;
+    r->n_cached = n_tokens;
+    r->n_begun++;
+}
+
+/* Three families of prompts. They part inside the first page, at the end of a page, inside a later one, or not at all; lengths end on pages and beside them. */
+static void make_sharing (request *requests)
+{
+    static const size_t lengths[] = {128, 150, 64, 200, 129, 192, 63, 140};
+    for (size_t i = 0; i < N_SHARING; i++) {
+        request *r = &requests[i];
+        size_t parting = i % 5 == 0 ? 40 : i % 5 == 1 ? 128 : i % 5 == 2 ? 135 : SIZE_MAX;
+        *r = (request){.options = {.prompt = r->prompt, .context = r, .on_token = on_token, .on_begin = on_begin}};
+        r->options.n_prompt = lengths[i / 2 % 8];
+        for (size_t k = 0; k < r->options.n_prompt; k++)
+            r->prompt[k] = (int32_t) ((k * k * 5 + k / 7 + i % 3 * 11 + (k >= parting ? i : 0)) % N_VOCAB);
+        r->options.max_tokens = 6 + i % 23;
+        r->options.sampling = wl_sampling_default ();
+        r->options.sampling.seed = i / 4;
+        r->options.sampling.temperature = i % 2 ? 0.8f : 0;
+    }
+}
+
+/* Each by itself over one stage, without guesses, all of it computed. Made once, for all tests. */
+static const request *expected_sharing (fixture *f)
+{
+    static request expected[N_SHARING];
+    if (expected[0].n_tokens)
+        return expected;
+    make_sharing (expected);
+    f->no_prefix_cache = true;
+    start (f, 1, wl_scheduler_pages (CONTEXT), WL_SPECULATION_OFF);
+    for (size_t i = 0; i < N_SHARING; i++) {
+        add (f, &expected[i]);
+        finish (f);
+        assert_int_equal (expected[i].n_cached, 0);
+    }
+    assert_int_equal (wl_scheduler_prefixes (f->scheduler).cached_tokens, 0);
+    stop (f);
+    f->no_prefix_cache = false;
+    return expected;
+}
+
+static void requests_that_begin_alike_share_pages_and_get_their_own_tokens (void **state)
+{
+    (void) state;
+    static const uint32_t stages[] = {1, 2, 3, 6}, chunks[] = {0, 1, 16, 31};
+    static request requests[N_SHARING];
+    fixture f;
+    open_fixture (&f);
+    const request *expected = expected_sharing (&f);
+    for (size_t round = 0; round < sizeof stages / sizeof stages[0]; round++) {
+        size_t n_cached = 0, n_prompt = 0;
+        uint32_t n_pages = 4 * N_SHARING; /* each has room for its own */
+        f.chunk = chunks[round];
+        make_sharing (requests);
+        start (&f, stages[round] < small.n_layers ? stages[round] : small.n_layers, n_pages,
+               round % 2 ? WL_SPECULATION_NGRAM : WL_SPECULATION_OFF);
+        for (size_t i = 0; i < N_SHARING; i++) {
+            add (&f, &requests[i]);
+            if (round && i % 8 == 7)
+                turn (&f);
+        }
+        finish (&f);
+        for (size_t i = 0; i < N_SHARING; i++) {
+            assert_same (requests, expected, i);
+            assert_int_equal (requests[i].n_begun, 1);
+            assert_true (requests[i].n_cached < requests[i].options.n_prompt);
+            n_cached += requests[i].n_cached;
+            n_prompt += requests[i].options.n_prompt;
+        }
+        wl_prefix_counts counts = wl_scheduler_prefixes (f.scheduler);
+        assert_int_equal (counts.prompt_tokens, n_prompt);
+        assert_int_equal (counts.cached_tokens, n_cached);
+        assert_true (n_cached > n_prompt / 3); /* though they came at once */
+        assert_int_equal (counts.held_pages, 0);
+        assert_int_equal (counts.free_pages + counts.kept_pages, n_pages);
+
+        make_sharing (requests); /* once more: all but the last token of each is there */
+        for (size_t i = 0; i < N_SHARING; i++) {
+            add (&f, &requests[i]);
+            finish (&f);
+            assert_same (requests, expected, i);
+            assert_int_equal (requests[i].n_cached, requests[i].options.n_prompt - 1);
+        }
+        assert_true (wl_scheduler_prefixes (f.scheduler).copied_pages > counts.copied_pages);
+        stop (&f);
+    }
+    close_fixture (&f);
+}
+
+static void shared_pages_are_evicted_and_taken_back_without_changing_a_token (void **state)
+{
+    (void) state;
+    static request requests[N_SHARING];
+    fixture f;
+    open_fixture (&f);
+    const request *expected = expected_sharing (&f);
+    for (uint32_t n_pages = 5; n_pages <= 13; n_pages += 8) {
+        make_sharing (requests);
+        start (&f, 2, n_pages, WL_SPECULATION_NGRAM);
+        for (size_t i = 0; i < N_SHARING; i++)
+            add (&f, &requests[i]);
+        finish (&f);
+        for (size_t i = 0; i < N_SHARING; i++)
+            assert_same (requests, expected, i);
+        wl_prefix_counts counts = wl_scheduler_prefixes (f.scheduler);
+        assert_true (counts.evicted_pages > 0 && counts.cached_tokens > 0);
+        assert_int_equal (counts.held_pages, 0);
+        stop (&f);
+    }
+    close_fixture (&f);
+}
+
+/* Pages that these hold among them, at least what is needed and at most what could be: all that is known, and guesses. */
+static void assert_held (const fixture *f, const request *requests)
+{
+    enum { GUESSES = 16 };
+    size_t least = 0, most = 0;
+    for (size_t i = 0; i < N_SHARING; i++)
+        if (requests[i].handle) {
+            size_t n = requests[i].options.n_prompt + requests[i].n_tokens;
+            least += wl_scheduler_pages (n);
+            most += wl_scheduler_pages (n + GUESSES);
+        }
+    uint32_t held = wl_scheduler_prefixes (f->scheduler).held_pages;
+    assert_true (held <= most);
+    if (f->no_prefix_cache)
+        assert_true (held >= least);
+}
+
+static void half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once (void **state)
+{
+    (void) state;
+    static request requests[N_SHARING];
+    fixture f;
+    open_fixture (&f);
+    const request *expected = expected_sharing (&f);
+    for (int shares = 0; shares < 2; shares++) {
+        f.no_prefix_cache = !shares;
+        make_sharing (requests);
+        start (&f, 2, 4 * N_SHARING, WL_SPECULATION_NGRAM);
+        for (size_t i = 0; i < N_SHARING; i++)
+            add (&f, &requests[i]);
+        for (size_t begun = 0; begun < N_SHARING;) { /* until each has begun and some have drawn */
+            turn (&f);
+            begun = 0;
+            for (size_t i = 0; i < N_SHARING; i++)
+                begun += requests[i].n_begun;
+        }
+        size_t n_active = wl_scheduler_active (f.scheduler);
+        assert_true (n_active > N_SHARING / 2);
+        uint32_t before = wl_scheduler_prefixes (f.scheduler).held_pages;
+        for (size_t i = 0; i < N_SHARING; i += 2)
+            if (requests[i].handle) {
+                wl_scheduler_cancel (f.scheduler, requests[i].handle);
+                requests[i].handle = NULL;
+                n_active--;
+            }
+        assert_int_equal (wl_scheduler_active (f.scheduler), n_active);
+        assert_true (wl_scheduler_prefixes (f.scheduler).held_pages < before);
+        assert_held (&f, requests);
+        finish (&f);
+        for (size_t i = 1; i < N_SHARING; i += 2)
+            assert_same (requests, expected, i);
+        wl_prefix_counts counts = wl_scheduler_prefixes (f.scheduler);
+        assert_int_equal (counts.held_pages, 0);
+        assert_int_equal (counts.free_pages + counts.kept_pages, 4 * N_SHARING);
+        if (!shares)
+            assert_int_equal (counts.kept_pages, 0);
+
+        request again[1] = {requests[0]}; /* what was cancelled is asked for again, and takes what had been computed */
+        again[0].options.prompt = again[0].prompt;
+        again[0].options.context = again;
+        again[0].n_tokens = 0;
+        add (&f, again);
+        finish (&f);
+        assert_same (again, expected, 0);
+        stop (&f);
+    }
+    close_fixture (&f);
+}
+
+/* Whoever waits for another's pages goes on by itself if that one is cancelled before they are computed. */
+static void a_request_that_waits_for_anothers_pages_computes_them_if_that_one_is_cancelled (void **state)
+{
+    (void) state;
+    static request requests[N_SHARING];
+    fixture f;
+    open_fixture (&f);
+    const request *expected = expected_sharing (&f);
+    f.chunk = 16;
+    make_sharing (requests);
+    start (&f, 2, 4 * N_SHARING, WL_SPECULATION_OFF);
+    add (&f, &requests[3]);
+    add (&f, &requests[9]); /* the same family */
+    turn (&f);
+    assert_int_equal (requests[3].n_begun, 1);
+    assert_int_equal (requests[9].n_begun, 0);
+    wl_scheduler_cancel (f.scheduler, requests[3].handle);
+    turn (&f);
+    assert_int_equal (requests[9].n_begun, 1);
+    finish (&f);
+    assert_same (requests, expected, 9);
+    assert_true (requests[9].n_cached < 64);
+    stop (&f);
+    close_fixture (&f);
+}
+
+typedef struct raw_rows {
+    float logits[200][N_VOCAB];
+    bool came[200];
+} raw_rows;
+
+static void on_logits (void *context, size_t position, const float *logits)
+{
+    raw_rows *rows = context;
+    assert_false (rows->came[position]);
+    rows->came[position] = true;
+    memcpy (rows->logits[position], logits, sizeof rows->logits[position]);
+}
+
+static void wanted_logits_are_computed_and_the_same_behind_a_cached_beginning (void **state)
+{
+    (void) state;
+    static request requests[N_SHARING];
+    static const size_t firsts[] = {0, 63, 64, 100, 128, 199};
+    static raw_rows whole, rows;
+    fixture f;
+    wl_error err = {0};
+    open_fixture (&f);
+    make_sharing (requests);
+    start (&f, 2, 64, WL_SPECULATION_OFF);
+    wl_request_options options = {.prompt = requests[6].prompt,
+                                  .n_prompt = requests[6].options.n_prompt,
+                                  .raw_logits = true,
+                                  .context = &whole,
+                                  .on_logits = on_logits};
+    assert_int_equal (options.n_prompt, 200);
+    assert_non_null (wl_scheduler_add (f.scheduler, &options, &err));
+    finish (&f);
+    assert_int_equal (wl_scheduler_prefixes (f.scheduler).cached_tokens, 0);
+    for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++) {
+        uint64_t before = wl_scheduler_prefixes (f.scheduler).cached_tokens;
+        memset (&rows, 0, sizeof rows);
+        options.first_raw = firsts[i];
+        options.context = &rows;
+        assert_non_null (wl_scheduler_add (f.scheduler, &options, &err));
+        finish (&f);
+        assert_int_equal (wl_scheduler_prefixes (f.scheduler).cached_tokens - before, firsts[i]);
+        for (size_t position = 0; position < 200; position++) {
+            assert_int_equal (rows.came[position], position >= firsts[i]);
+            if (rows.came[position])
+                assert_memory_equal (rows.logits[position], whole.logits[position], sizeof rows.logits[position]);
+        }
+    }
+    stop (&f);
+    close_fixture (&f);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test (a_request_gets_its_own_tokens_among_others_over_any_stages_with_and_without_guesses),
         cmocka_unit_test (requests_that_lose_their_pages_go_on_with_the_same_tokens),
         cmocka_unit_test (cancelled_requests_free_their_pages_at_once_and_disturb_nobody),
+        cmocka_unit_test (requests_that_begin_alike_share_pages_and_get_their_own_tokens),
+        cmocka_unit_test (shared_pages_are_evicted_and_taken_back_without_changing_a_token),
+        cmocka_unit_test (half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once),
+        cmocka_unit_test (a_request_that_waits_for_anothers_pages_computes_them_if_that_one_is_cancelled),
+        cmocka_unit_test (wanted_logits_are_computed_and_the_same_behind_a_cached_beginning),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@
 #include "engine/memory.h"
 #include "engine/stage.h"
 
-enum { N_PAGES = 8, MAX_ROWS = 96, FEW_TOKENS = 33 };
+enum { N_PAGES = 9, MAX_ROWS = 96, FEW_TOKENS = 33 };
 
 typedef struct fixture {
     wl_gguf *gguf;
@@ -72,6 +72,7 @@ typedef struct shape { /* how a computation is laid out; results must not depend
     uint32_t n_stages, n_threads, rows_per_step;
     bool shares_steps; /* another sequence of the same tokens, shifted, rides along in each step */
     const wl_kernels *kernels;
+    bool copies_pages; /* each step that begins inside a page has it copied to another one first */
 } shape;
 
 /* Logits of all tokens, [n_tokens, stride]. */
@@ -95,7 +96,8 @@ static float *compute (const fixture *f, const shape *as)
         if (!stages[i])
             fail_msg ("%s", err.text);
     }
-    const uint32_t pages[2][4] = {{5, 0, 3, 6}, {1, 7, 2, 4}};
+    uint32_t pages[2][4] = {{5, 0, 3, 6}, {1, 7, 2, 4}};
+    uint32_t spare = 8;
     for (uint32_t at = 0; at < f->n_tokens; at += as->rows_per_step) {
         uint32_t n = f->n_tokens - at < as->rows_per_step ? f->n_tokens - at : as->rows_per_step;
         int32_t tokens[2 * MAX_ROWS];
@@ -104,8 +106,14 @@ static float *compute (const fixture *f, const shape *as)
         wl_span spans[2];
         uint32_t n_spans = 0;
         if (n_guests)
-            spans[n_spans++] = (wl_span){n_guests, at, pages[1], 4};
-        spans[n_spans++] = (wl_span){n, at, pages[0], 4};
+            spans[n_spans++] = (wl_span){n_guests, at, pages[1], 4, false, 0};
+        uint32_t moved = pages[0][at / WL_KV_PAGE]; /* the page that the step goes on in, if it does not begin one */
+        bool moves = as->copies_pages && at % WL_KV_PAGE;
+        if (moves) {
+            pages[0][at / WL_KV_PAGE] = spare;
+            spare = moved;
+        }
+        spans[n_spans++] = (wl_span){n, at, pages[0], 4, moves, moved};
         for (uint32_t i = 0; i < n_guests; i++)
             tokens[i] = f->tokens[(at + i + 7) % f->n_tokens];
         for (uint32_t i = 0; i < n; i++) {
@@ -138,7 +146,7 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
             print_message ("skipped: no reference for %s\n", tiny_models[i]);
             continue;
         }
-        float *logits = compute (&f, &(shape){1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL)});
+        float *logits = compute (&f, &(shape){1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL), false});
         size_t n_vocab = f.model->n_vocab, stride = wl_stage_logit_stride (f.model);
         float *exact = malloc (n_vocab * sizeof *exact);
         double difference = 0, norm = 0;
@@ -182,13 +190,14 @@ static void results_do_not_depend_on_stages_steps_threads_company_or_kernels (vo
             continue;
         }
         f.n_tokens = f.n_tokens < FEW_TOKENS ? f.n_tokens : FEW_TOKENS; /* the scalar kernels take their time */
-        float *expected = compute (&f, &(shape){1, 1, MAX_ROWS, false, &wl_kernels_scalar});
+        float *expected = compute (&f, &(shape){1, 1, MAX_ROWS, false, &wl_kernels_scalar, false});
         const wl_kernels *all[8];
         size_t n_isas = wl_kernels_all (all, 8);
         for (size_t isa = 0; isa < n_isas; isa++) {
-            const shape shapes[] = {{1, 1, MAX_ROWS, false, all[isa]}, {2, 2, 17, false, all[isa]},
-                                    {1, 2, 1, false, all[isa]},        {f.model->n_layers, 1, 5, true, all[isa]},
-                                    {2, 3, 1, true, all[isa]},         {1, 2, 64, true, all[isa]}};
+            const shape shapes[] = {
+                {1, 1, MAX_ROWS, false, all[isa], false}, {2, 2, 17, false, all[isa], true},
+                {1, 2, 1, false, all[isa], false},        {f.model->n_layers, 1, 5, true, all[isa], true},
+                {2, 3, 1, true, all[isa], false},         {1, 2, 64, true, all[isa], false}};
             for (size_t j = 0; j < sizeof shapes / sizeof shapes[0]; j++) {
                 float *got = compute (&f, &shapes[j]);
                 size_t bytes = f.n_tokens * wl_stage_logit_stride (f.model) * sizeof *got;
@@ -223,20 +232,32 @@ static void a_step_that_breaks_a_bound_is_refused (void **state)
     const uint32_t pages[] = {0, 1}, wild[] = {0, N_PAGES};
     const int32_t tokens[] = {1, 2}, no_tokens[] = {1, (int32_t) f.model->n_vocab}, negative[] = {-1, 0};
     const uint32_t rows[] = {0, 1}, unordered[] = {1, 0}, outside[] = {0, 2};
-    const wl_span good = {2, 0, pages, 1}, beyond = {2, 63, pages, 1}, wrapped = {2, UINT32_MAX, pages, 2},
-                  wild_pages = {2, 0, wild, 2}, many_pages = {2, 0, pages, N_PAGES + 1}, empty = {0, 0, pages, 1},
-                  three = {3, 0, pages, 1};
+    const wl_span good = {2, 0, pages, 1, false, 0}, beyond = {2, 63, pages, 1, false, 0},
+                  wrapped = {2, UINT32_MAX, pages, 2, false, 0}, wild_pages = {2, 0, wild, 2, false, 0},
+                  many_pages = {2, 0, pages, N_PAGES + 1, false, 0}, empty = {0, 0, pages, 1, false, 0},
+                  three = {3, 0, pages, 1, false, 0}, copies = {2, 5, pages, 1, true, N_PAGES - 1},
+                  copies_nothing = {2, 5, pages, 1, true, N_PAGES}, copies_at_start = {2, 64, pages, 2, true, 0};
     const struct {
         wl_batch batch;
         bool ok;
     } cases[] = {
-        {{2, 1, &good, tokens, rows, 2}, true},        {{2, 1, &beyond, tokens, rows, 2}, false},
-        {{2, 1, &wrapped, tokens, rows, 2}, false},    {{2, 1, &wild_pages, tokens, rows, 2}, false},
-        {{2, 1, &many_pages, tokens, rows, 2}, false}, {{2, 1, &empty, tokens, rows, 2}, false},
-        {{2, 1, &three, tokens, rows, 2}, false},      {{2, 0, NULL, tokens, rows, 2}, false},
-        {{0, 0, NULL, tokens, rows, 0}, false},        {{2, 1, &good, no_tokens, rows, 2}, false},
-        {{2, 1, &good, negative, rows, 2}, false},     {{2, 1, &good, tokens, unordered, 2}, false},
-        {{2, 1, &good, tokens, outside, 2}, false},    {{MAX_ROWS + 1, 1, &good, tokens, rows, 2}, false},
+        {{2, 1, &good, tokens, rows, 2}, true},
+        {{2, 1, &beyond, tokens, rows, 2}, false},
+        {{2, 1, &wrapped, tokens, rows, 2}, false},
+        {{2, 1, &wild_pages, tokens, rows, 2}, false},
+        {{2, 1, &many_pages, tokens, rows, 2}, false},
+        {{2, 1, &empty, tokens, rows, 2}, false},
+        {{2, 1, &three, tokens, rows, 2}, false},
+        {{2, 0, NULL, tokens, rows, 2}, false},
+        {{0, 0, NULL, tokens, rows, 0}, false},
+        {{2, 1, &good, no_tokens, rows, 2}, false},
+        {{2, 1, &good, negative, rows, 2}, false},
+        {{2, 1, &good, tokens, unordered, 2}, false},
+        {{2, 1, &good, tokens, outside, 2}, false},
+        {{MAX_ROWS + 1, 1, &good, tokens, rows, 2}, false},
+        {{2, 1, &copies, tokens, rows, 2}, true},
+        {{2, 1, &copies_nothing, tokens, rows, 2}, false},
+        {{2, 1, &copies_at_start, tokens, rows, 2}, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         wl_error why = {0};
