@@ -18,6 +18,7 @@ static const command commands[] = {
     {"inspect", wl_command_inspect, "show a model's metadata and tensors"},
     {"tokenize", wl_command_tokenize, "turn text into token ids"},
     {"template", wl_command_template, "render a chat template"},
+    {"requantize", wl_command_requantize, "write a smaller copy of a model"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
