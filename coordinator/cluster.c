@@ -95,10 +95,12 @@ static uint32_t local_threads (const wl_cluster *c)
     return c->options.n_threads ? c->options.n_threads : shared ? shared : 1;
 }
 
-static bool plan_for (wl_cluster *c, const control_member *members, uint32_t n, wl_error *err)
+static bool plan_for (wl_cluster *c, const control_member *members, uint32_t n, const uint8_t *fingerprint,
+                      wl_error *err)
 {
     cluster_plan_free (c->planned);
-    return cluster_plan_make (c->planned, &c->options, c->need, local_threads (c), c->memory_bytes, members, n, err);
+    return cluster_plan_make (c->planned, &c->options, c->need, local_threads (c), c->memory_bytes, members, n,
+                              fingerprint, err);
 }
 
 /* With local workers only, the plan is known before any process is started: what is wrong with it is said at once. */
@@ -112,7 +114,7 @@ static bool check_local_plan (wl_cluster *c, wl_error *err)
         members[i].number = i + 1;
         snprintf (members[i].name, sizeof members[i].name, "local-%u", i + 1);
     }
-    bool ok = members && plan_for (c, members, n, err);
+    bool ok = members && plan_for (c, members, n, NULL, err);
     free (members);
     return ok;
 }
@@ -237,7 +239,8 @@ static void order_members (wl_cluster *c)
 static bool make_plan (wl_cluster *c, wl_error *err)
 {
     const wl_plan *plan = &c->planned->plan;
-    if (!plan_for (c, c->members, c->n_members, err))
+    if (!wl_fingerprint (c->need->gguf, c->fingerprint, err) ||
+        !plan_for (c, c->members, c->n_members, c->fingerprint, err))
         return false;
     c->n_stages = plan->n_stages;
     c->stages = wl_new (c->n_stages, sizeof *c->stages, err);
@@ -310,7 +313,7 @@ static bool describe_parts (wl_cluster *c, wl_error *err)
 static bool start_load (wl_cluster *c, wl_error *err)
 {
     c->model_path = model_path (c->need->gguf, err);
-    if (!c->model_path || !wl_fingerprint (c->need->gguf, c->fingerprint, err))
+    if (!c->model_path)
         return false;
     do
         randombytes_buf (&c->epoch, sizeof c->epoch);
@@ -416,6 +419,7 @@ static bool start (wl_cluster *c, wl_error *err)
     if (!open_results (c, err) || !start_load (c, err) || !wait_until_loaded (c, err))
         return false;
     weight_server_free (&c->weights);
+    cluster_plan_loaded (c->planned);
     c->push = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
     return c->push && wl_link_connect (c->push, c->stages[0].last_seen.data_endpoint, err);
 }

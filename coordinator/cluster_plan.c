@@ -66,6 +66,60 @@ static void describe_remote (wl_plan_worker *w, const control_member *m, wl_plan
     }
 }
 
+/* -- noise ------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_same_kind (const wl_plan_worker *a, const wl_plan_worker *b)
+{
+    return a->source != WL_SPEED_DEFAULT && b->source != WL_SPEED_DEFAULT && a->speed.n_threads == b->speed.n_threads &&
+           strcmp (a->speed.cpu, b->speed.cpu) == 0 && strcmp (a->speed.isa, b->speed.isa) == 0;
+}
+
+static bool is_near (double a, double b)
+{
+    const double noise = 1.05;
+    return a <= b * noise && b <= a * noise;
+}
+
+/* What messages take varies more, and where it is next to nothing it does not matter. */
+static bool is_near_link (wl_plan_link a, wl_plan_link b)
+{
+    const double noise = 1.25, nothing_s = 5e-5;
+    double apart = a.latency_s > b.latency_s ? a.latency_s - b.latency_s : b.latency_s - a.latency_s;
+    return (apart < nothing_s || (a.latency_s <= b.latency_s * noise && b.latency_s <= a.latency_s * noise)) &&
+           a.bytes_per_s <= b.bytes_per_s * noise && b.bytes_per_s <= a.bytes_per_s * noise;
+}
+
+static double whole_step_s (const cluster_plan *p, const wl_plan_worker *w, const wl_step_shape *shape)
+{
+    return wl_cost_step_s (p->cost, &w->speed, NULL, 0, p->request.model->n_layers - 1, shape);
+}
+
+/* Workers that differ by less than measurements do are taken to be equal, so that the plan does not depend on it. On one machine, with as many threads, they are: what disturbed
+ * one's measuring made it slower. On another machine of the same kind, and behind a link of the same kind, within a twentieth for this model. */
+static void settle (cluster_plan *p, uint32_t n_local, uint32_t chunk_rows)
+{
+    const wl_step_shape chunk = {.rows = chunk_rows, .logit_rows = 1, .many = true}, one = {.rows = 1, .logit_rows = 1};
+    for (uint32_t i = n_local; i < p->input.n_workers; i++)
+        for (uint32_t k = n_local; k < i; k++) {
+            wl_plan_worker *a = &p->input.workers[k], *b = &p->input.workers[i];
+            if (a->machine == b->machine && is_same_kind (a, b)) {
+                wl_speed_at_least (&a->speed, &b->speed);
+                wl_speed_at_least (&b->speed, &a->speed);
+            }
+        }
+    for (uint32_t i = n_local; i < p->input.n_workers; i++)
+        for (uint32_t k = n_local; k < i; k++) {
+            wl_plan_worker *a = &p->input.workers[k], *b = &p->input.workers[i];
+            if (!is_same_kind (a, b) || !is_near (whole_step_s (p, a, &chunk), whole_step_s (p, b, &chunk)) ||
+                !is_near (whole_step_s (p, a, &one), whole_step_s (p, b, &one)))
+                continue;
+            b->speed = a->speed;
+            if (a->host_only == b->host_only && is_near_link (a->link, b->link))
+                b->link = a->link;
+            break;
+        }
+}
+
 static bool gather (cluster_plan *p, const wl_cluster_options *o, uint32_t local_threads, uint64_t memory_bytes,
                     const control_member *members, uint32_t n, wl_error *err)
 {
@@ -102,9 +156,13 @@ static bool gather (cluster_plan *p, const wl_cluster_options *o, uint32_t local
         else if (!machine->whole.n_threads && members[i].own_known &&
                  members[i].own.n_threads >= members[i].own.n_cores)
             machine->whole = members[i].own;
+        if (machine->whole.n_threads && members[i].whole_known)
+            wl_speed_at_least (&machine->whole, &members[i].whole);
         if (machine->whole.n_threads && members[i].own_known)
             wl_speed_at_least (&machine->whole, &members[i].own);
     }
+    if (ok)
+        settle (p, n_local, p->request.chunk_rows);
     free (machines);
     return ok;
 }
@@ -128,7 +186,7 @@ static bool open_lessons (cluster_plan *p, wl_error *err)
 
 bool cluster_plan_make (cluster_plan *p, const wl_cluster_options *options, const wl_cluster_need *need,
                         uint32_t local_threads, uint64_t memory_bytes, const control_member *members, uint32_t n,
-                        wl_error *err)
+                        const uint8_t *fingerprint, wl_error *err)
 {
     bool all_local = true;
     *p = (cluster_plan){.request = request_for (options, need)};
@@ -141,6 +199,11 @@ bool cluster_plan_make (cluster_plan *p, const wl_cluster_options *options, cons
         p->request.cost = p->cost;
         p->request.share_one_machine = all_local;
         p->request.machine_bytes = memory_bytes;
+        if (fingerprint && !all_local) {
+            wl_used_split_key (fingerprint, p->input.workers, n, p->key);
+            p->kept = wl_used_split_load (p->key, &p->request.n_kept);
+            p->request.kept = p->kept;
+        }
         ok = wl_plan_make (&p->request, &p->plan, err) &&
              wl_predict (&p->request, &p->plan, options->chunk, &p->prediction, err) && open_lessons (p, err);
     }
@@ -149,11 +212,18 @@ bool cluster_plan_make (cluster_plan *p, const wl_cluster_options *options, cons
     return ok;
 }
 
+void cluster_plan_loaded (const cluster_plan *p)
+{
+    if (p->key[0])
+        wl_used_split_store (p->key, &p->plan);
+}
+
 void cluster_plan_free (cluster_plan *p)
 {
     for (uint32_t i = 0; p->lessons && i < p->plan.n_stages; i++)
         wl_lessons_free (&p->lessons[i]);
     free (p->lessons);
+    free (p->kept);
     wl_plan_free (&p->plan);
     wl_plan_input_free (&p->input);
     wl_cost_free (&p->cost);

@@ -7,6 +7,7 @@
 #include "corrections.h"
 #include "plan_input.h"
 #include "simulate.h"
+#include "used_splits.h"
 
 enum { CLUSTER_FLIGHTS = 256 };
 
@@ -22,7 +23,9 @@ typedef struct cluster_plan {
     wl_plan_request request;
     wl_plan plan;
     wl_prediction prediction;
-    wl_lessons **lessons; /* [n_stages]; NULL for one whose speed is not measured */
+    wl_plan_range *kept;          /* request.kept */
+    char key[WL_SPLIT_KEY_BYTES]; /* under which the split is kept; "" where no weights travel */
+    wl_lessons **lessons;         /* [n_stages]; NULL for one whose speed is not measured */
     cluster_flight flights[CLUSTER_FLIGHTS];
     uint64_t n_sent, n_back; /* ever */
 } cluster_plan;
@@ -30,10 +33,13 @@ typedef struct cluster_plan {
 /* What is wrong with a plan whatever machines can do: said before anything is measured or started. */
 bool cluster_plan_check (const wl_cluster_options *options, const wl_cluster_need *need, wl_error *err);
 
-/* Plans for members (in the order of cluster.c), of which local ones share `memory_bytes`. On failure nothing is left to free. */
+/* Plans for members (in the order of cluster.c), of which local ones share `memory_bytes`. With the model's fingerprint, what these members last had is taken into account (NULL: it
+ * is not). On failure nothing is left to free. */
 bool cluster_plan_make (cluster_plan *plan, const wl_cluster_options *options, const wl_cluster_need *need,
                         uint32_t local_threads, uint64_t memory_bytes, const control_member *members, uint32_t n,
-                        wl_error *err);
+                        const uint8_t *fingerprint, wl_error *err);
+/* All stages have loaded what the plan gives them. */
+void cluster_plan_loaded (const cluster_plan *plan);
 void cluster_plan_free (cluster_plan *plan);
 
 /* Whether the endpoint can be reached from this host alone. */

@@ -291,7 +291,13 @@ static uint32_t used_of (const kinds *k, uint32_t state, uint32_t kind)
     return state / k->step[kind] % (k->count[kind] + 1);
 }
 
-/* Node (state, kind): after using these numbers of each kind, the last of them of this one. Its number is state * kinds + kind. */
+/* Node (state, kind): after using these numbers of each kind, the last of them of this one. Of ways that cost the same the first that is met counts, so later kinds come first
+ * among nodes and among what may come before: workers keep their order where it does not matter. */
+static uint32_t node_of (const kinds *k, uint32_t state, uint32_t kind)
+{
+    return state * k->n + k->n - 1 - kind;
+}
+
 static bool counted_graph (graph *g, const plan_prices *p, const kinds *k, wl_error *err)
 {
     uint32_t n = k->n_states * k->n;
@@ -300,7 +306,7 @@ static bool counted_graph (graph *g, const plan_prices *p, const kinds *k, wl_er
     g->n_nodes = n;
     for (uint32_t state = 0; state < k->n_states; state++)
         for (uint32_t kind = 0; kind < k->n; kind++) {
-            node *at = &g->nodes[state * k->n + kind];
+            node *at = &g->nodes[node_of (k, state, kind)];
             uint32_t used = used_of (k, state, kind);
             *at = (node){.worker = k->first[kind] + (used ? used - 1 : 0), .first_before = g->n_before};
             if (used == 0)
@@ -308,11 +314,11 @@ static bool counted_graph (graph *g, const plan_prices *p, const kinds *k, wl_er
             uint32_t earlier = state - k->step[kind];
             at->starts = earlier == 0;
             at->ends = true;
-            for (uint32_t other = 0; other < k->n; other++) {
+            for (uint32_t other = k->n; other-- > 0;) {
                 bool full = used_of (k, state, other) == k->count[other];
                 at->ends = at->ends && (full || !p->required[k->first[other]]);
                 if (earlier && used_of (k, earlier, other)) {
-                    g->before[g->n_before++] = earlier * k->n + other;
+                    g->before[g->n_before++] = node_of (k, earlier, other);
                     at->n_before++;
                 }
             }

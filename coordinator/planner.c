@@ -560,6 +560,8 @@ static void explain_stage (const wl_plan_request *r, wl_plan *plan, uint32_t i)
         (s->first_layer > 0 && stage_bytes (r, s->first_layer - 1, s->last_layer) > r->workers[s->worker].memory_bytes);
     if (r->layers)
         snprintf (reason, WL_PLAN_REASON_BYTES, "as --layers says");
+    else if (plan->is_kept)
+        snprintf (reason, WL_PLAN_REASON_BYTES, "as at the last start: its weights are there");
     else if (plan->n_stages == 1)
         snprintf (reason, WL_PLAN_REASON_BYTES, "all layers: %s",
                   r->n_workers == 1 ? "the only worker" : "more stages would be slower");
@@ -611,6 +613,10 @@ static bool explain_absence (const wl_plan_request *r, wl_plan *plan, uint32_t w
             "left out: with %u layer%s there, %s would take %.2f s against %.2f s (%.2f ms a layer, %.2f ms a hop)",
             layers, layers == 1 ? "" : "s", workload_name (r), other.value, plan->objective_s, layer * 1e3,
             w->link.latency_s * 1e3);
+    else if (plan->is_kept)
+        snprintf (reason, WL_PLAN_REASON_BYTES,
+                  "left out as at the last start: it would make %s less than %.0f%% faster", workload_name (r),
+                  (WL_PLAN_WORTH_MOVING - 1) * 100);
     else
         snprintf (reason, WL_PLAN_REASON_BYTES, "left out: it would make %s less than 2%% faster", workload_name (r));
     free (workers);
@@ -631,6 +637,88 @@ static bool explain (const wl_plan_request *r, wl_plan *plan, wl_error *err)
     return ok;
 }
 
+/* -- what a split is worth ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Seconds of the workload with these parts of workers of the request, as if there were no others: INFINITY where one cannot reach the next, or memory is short. */
+static bool split_value (const wl_plan_request *r, const plan_part *split, uint32_t n, double *value, wl_error *err)
+{
+    pricing p = {0};
+    plan_part *parts = wl_new (n, sizeof *parts, err);
+    bool *excluded = wl_new (r->n_workers, sizeof *excluded, err);
+    bool ok = parts && excluded && open_pricing (&p, r, err);
+    *value = INFINITY;
+    for (uint32_t i = 0; ok && i < r->n_workers; i++)
+        excluded[i] = true;
+    for (uint32_t i = 0; ok && i < n; i++)
+        excluded[split[i].worker] = false;
+    ok = ok && choose_candidates (r, &p, excluded, err);
+    if (!ok || p.prices.n != n)
+        goto done;
+    price_memory (r, &p);
+    for (uint32_t i = 0; i < n; i++) {
+        parts[i] = split[i];
+        for (parts[i].worker = 0; p.candidates[parts[i].worker] != split[i].worker;)
+            parts[i].worker++;
+    }
+    for (uint32_t n_steps = n; n_steps;) {
+        workload w = workload_for (r, n_steps);
+        price (r, &p, &w);
+        double seconds = plan_value (&p.prices, parts, n);
+        *value = seconds < *value ? seconds : *value;
+        n_steps = r->objective == WL_LATENCY ? 0 : fewer_steps (n_steps, n);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (!plan_part_fits (&p.prices, &parts[i]))
+            *value = INFINITY;
+done:
+    free_pricing (&p);
+    free (excluded);
+    free (parts);
+    return ok;
+}
+
+/* Whether the split that was used before is a split of this model over these workers, with all that have to take part. */
+static bool is_whole (const wl_plan_request *r, const plan_part *parts, uint32_t n)
+{
+    uint32_t next = 0, n_required = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (parts[i].worker >= r->n_workers || parts[i].first != next || parts[i].end <= next)
+            return false;
+        for (uint32_t k = 0; k < i; k++)
+            if (parts[k].worker == parts[i].worker)
+                return false;
+        next = parts[i].end;
+        n_required += r->workers[parts[i].worker].required;
+    }
+    for (uint32_t i = 0; i < r->n_workers; i++)
+        n_required -= r->workers[i].required;
+    return next == r->model->n_layers && n_required == 0;
+}
+
+/* Puts the split that was used before in the place of the best one, unless that is worth moving weights. */
+static bool keep_split (const wl_plan_request *r, found *best, bool *is_kept, wl_error *err)
+{
+    double before = INFINITY, now = INFINITY;
+    if (r->n_kept > r->model->n_layers)
+        return true;
+    plan_part *parts = wl_new (r->model->n_layers, sizeof *parts, err);
+    if (!parts)
+        return false;
+    bool ok = true;
+    for (uint32_t i = 0; i < r->n_kept; i++)
+        parts[i] = (plan_part){r->kept[i].worker, r->kept[i].first_layer, r->kept[i].last_layer + 1};
+    if (is_whole (r, parts, r->n_kept))
+        ok = split_value (r, parts, r->n_kept, &before, err) && split_value (r, best->parts, best->n, &now, err);
+    if (ok && before < INFINITY && before <= now * WL_PLAN_WORTH_MOVING) {
+        *is_kept = best->n != r->n_kept || memcmp (parts, best->parts, best->n * sizeof *parts) != 0;
+        best->n = r->n_kept;
+        best->value = before;
+        memcpy (best->parts, parts, best->n * sizeof *parts);
+    }
+    free (parts);
+    return ok;
+}
+
 /* -- all of it -------------------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool split (const wl_plan_request *r, wl_plan *plan, wl_error *err)
@@ -638,6 +726,8 @@ static bool split (const wl_plan_request *r, wl_plan *plan, wl_error *err)
     found best = {.parts = wl_new (r->model->n_layers, sizeof *best.parts, err)};
     bool ok = best.parts && search (r, true, &best, err);
     bool fits = ok && best.n;
+    if (fits && r->n_kept)
+        ok = keep_split (r, &best, &plan->is_kept, err);
     if (ok && !fits) /* what would have been best gives the error its figures */
         ok = search (r, false, &best, err);
     plan->n_stages = ok ? best.n : 0;
@@ -658,27 +748,13 @@ static bool split (const wl_plan_request *r, wl_plan *plan, wl_error *err)
 }
 
 /* What a split by hand is worth, for comparison. */
-static bool price_split (const wl_plan_request *r, wl_plan *plan, wl_error *err)
+static bool price_by_hand (const wl_plan_request *r, wl_plan *plan, wl_error *err)
 {
-    pricing p;
     plan_part *parts = wl_new (plan->n_stages, sizeof *parts, err);
-    if (!parts || !open_pricing (&p, r, err)) {
-        free (parts);
-        return false;
-    }
-    bool ok = choose_candidates (r, &p, NULL, err);
-    plan->objective_s = INFINITY;
-    for (uint32_t i = 0; i < plan->n_stages; i++)
+    for (uint32_t i = 0; parts && i < plan->n_stages; i++)
         parts[i] = (plan_part){plan->stages[i].worker, plan->stages[i].first_layer, plan->stages[i].last_layer + 1};
-    for (uint32_t n_steps = plan->n_stages; ok && p.prices.n == r->n_workers && n_steps;) {
-        workload w = workload_for (r, n_steps);
-        price (r, &p, &w);
-        double value = plan_value (&p.prices, parts, plan->n_stages);
-        plan->objective_s = value < plan->objective_s ? value : plan->objective_s;
-        n_steps = r->objective == WL_LATENCY ? 0 : fewer_steps (n_steps, plan->n_stages);
-    }
+    bool ok = parts && split_value (r, parts, plan->n_stages, &plan->objective_s, err);
     free (parts);
-    free_pricing (&p);
     return ok;
 }
 
@@ -713,7 +789,7 @@ bool wl_plan_make (const wl_plan_request *r, wl_plan *plan, wl_error *err)
     bool ok = plan->stages && plan->reasons;
     if (r->layers)
         ok = ok && parse_layers (r, plan->stages, plan, err) && check_memory (r, plan->stages, plan->n_stages, err) &&
-             price_split (r, plan, err);
+             price_by_hand (r, plan, err);
     else
         ok = ok && split (r, plan, err);
     ok = ok && explain (r, plan, err);

@@ -6,6 +6,9 @@
  *
  * Exact, by dynamic programming over (who is used, who is last, layers covered), where workers are of few kinds (64 of one kind, or 6 kinds of one each); else exact for a given order of
  * workers, tried for several orders. Workers on one machine never add up to more than the machine: each is taken to be as slow as its share of the machine is.
+ *
+ * Weights that a worker has are worth more than a plan that is a little better by figures which were measured, with some noise: the split that was used before is kept unless another is
+ * predicted to be WL_PLAN_WORTH_MOVING times as fast. Where it makes no difference, workers come in the order in which they are given.
  * Thread: pure functions. */
 #ifndef WL_COORDINATOR_PLANNER_H
 #define WL_COORDINATOR_PLANNER_H
@@ -51,6 +54,11 @@ typedef struct wl_plan_stage {
         decode_s; /* predicted seconds of a full chunk, and of a row by itself, with nothing else running on its machine */
 } wl_plan_stage;
 
+typedef struct wl_plan_range {
+    uint32_t worker; /* index into the workers */
+    uint32_t first_layer, last_layer;
+} wl_plan_range;
+
 typedef struct wl_plan_request {
     const wl_model *model;
     const wl_cost *cost;
@@ -63,13 +71,17 @@ typedef struct wl_plan_request {
     wl_objective objective;
     const char *layers; /* fixed split "0-19,20-39", or NULL */
     uint32_t n_pages, max_rows, max_logit_rows;
-    uint32_t chunk_rows;    /* of a prompt, as the scheduler cuts it */
-    wl_hop hop;             /* what rows travel as between stages */
-    bool share_one_machine; /* all workers draw on the same memory: their sum must fit it too */
-    uint64_t machine_bytes; /* that memory; read if share_one_machine */
+    uint32_t chunk_rows;       /* of a prompt, as the scheduler cuts it */
+    wl_hop hop;                /* what rows travel as between stages */
+    bool share_one_machine;    /* all workers draw on the same memory: their sum must fit it too */
+    uint64_t machine_bytes;    /* that memory; read if share_one_machine */
+    const wl_plan_range *kept; /* where the layers were when these workers last ran the model, in pipeline order */
+    uint32_t n_kept;           /* 0: nowhere */
 } wl_plan_request;
 
 enum { WL_PLAN_PROMPT = 512, WL_PLAN_GENERATED = 128, WL_PLAN_STREAMS = 8, WL_PLAN_REASON_BYTES = 200 };
+
+#define WL_PLAN_WORTH_MOVING 1.1
 
 typedef struct wl_plan {
     wl_plan_stage *stages; /* [n_stages] in pipeline order; stages that could be: n_workers */
@@ -77,6 +89,7 @@ typedef struct wl_plan {
     char (*reasons)[WL_PLAN_REASON_BYTES]; /* [n_workers] why it has these layers, or none */
     double objective_s;                    /* what was minimised: seconds for the workload */
     bool exact;                            /* over all orders, not only those tried */
+    bool is_kept;                          /* request.kept, though another might be a little faster */
 } wl_plan;
 
 /* WL_ERROR_USAGE for a bad `layers` text (a hole, an overlap, not as many ranges as workers) or more required workers than layers; WL_ERROR_CLUSTER when the model does

@@ -5,7 +5,7 @@
  * a second; between them lies what a batch costs. Attention is measured by itself, a multiply-add at a time.
  *
  * wl_speed_obtain keeps what it measured in the cache folder (WOOLLY_CACHE), a file for each CPU model, ISA and number of threads; measuring takes well under a second
- * and is done by one process of a machine at a time. Thread: any, all state is in the arguments. */
+ * and is done by one process of a machine at a time. What was measured while others used the processors is measured again at the next start, and the best of both kept. Thread: any, all state is in the arguments. */
 #ifndef WL_ENGINE_SPEED_H
 #define WL_ENGINE_SPEED_H
 

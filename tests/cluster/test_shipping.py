@@ -152,6 +152,14 @@ def test_another_split_sends_only_what_is_missing(flock, smollm2):
     assert second["stages"][1]["shipped_bytes"] == more and second["stages"][1]["weights"] == "shipped"
 
 
+def test_layers_stay_where_they_were_and_another_order_of_joining_does_not_move_them(flock, smollm2):
+    """The split by hand is none that a planner would choose, but nearly as fast."""
+    first = flock.answer(smollm2, ["stays-a", "stays-b"], "--layers", "0-15,16-29")
+    second = flock.answer(smollm2, ["stays-b", "stays-a"])
+    assert sources(second) == [("cache", 0)] * 2
+    assert [(s["name"], s["layers"]) for s in second["stages"]] == [(s["name"], s["layers"]) for s in first["stages"]]
+
+
 def test_workers_of_one_machine_share_a_cache(woolly, flock, smollm2):
     shared = flock.folder / "shared"
     flock.cache = lambda name: shared

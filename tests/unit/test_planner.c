@@ -323,6 +323,72 @@ static void equal_workers_get_equal_shares_and_a_faster_one_more (void **state)
     wl_cost_free (&c.cost);
 }
 
+/* Whatever else tells them apart: here, memory that none of them needs all of. */
+static void workers_that_make_no_difference_keep_their_order (void **state)
+{
+    static fixture f;
+    cluster c;
+    (void) state;
+    make_model (&f, 30, even_rows, 64);
+    make_cluster (&c, &f, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        c.workers[i].memory_bytes -= i;
+    wl_plan_request r = request_for (&f, &c, 4);
+    for (r.objective = WL_THROUGHPUT; r.objective <= WL_LATENCY; r.objective++) {
+        wl_plan plan = plan_of (&r);
+        for (uint32_t i = 1; i < plan.n_stages; i++)
+            assert_true (plan.stages[i - 1].worker < plan.stages[i].worker);
+        wl_plan_free (&plan);
+    }
+    wl_cost_free (&c.cost);
+}
+
+static bool keeps (const wl_plan_request *request, const wl_plan_range *kept, uint32_t n_kept)
+{
+    wl_plan_request r = *request;
+    r.kept = kept;
+    r.n_kept = n_kept;
+    wl_plan plan = plan_of (&r);
+    bool same = plan.n_stages == n_kept;
+    for (uint32_t i = 0; same && i < n_kept; i++)
+        same = plan.stages[i].worker == kept[i].worker && plan.stages[i].first_layer == kept[i].first_layer &&
+               plan.stages[i].last_layer == kept[i].last_layer;
+    assert_true (!plan.is_kept || same);
+    wl_plan_free (&plan);
+    return same;
+}
+
+static void a_split_that_was_used_is_kept_unless_another_is_a_tenth_faster (void **state)
+{
+    static fixture f;
+    cluster c;
+    (void) state;
+    make_model (&f, 30, even_rows, 64);
+    make_cluster (&c, &f, 3);
+    wl_plan_request r = request_for (&f, &c, 2);
+    c.workers[0].required = c.workers[1].required = true;
+    const wl_plan_range near[] = {{0, 0, 15}, {1, 16, 29}}, other_order[] = {{1, 0, 13}, {0, 14, 29}},
+                        far[] = {{0, 0, 16}, {1, 17, 29}};
+    assert_true (keeps (&r, near, 2));
+    assert_true (keeps (&r, other_order, 2));
+    assert_false (keeps (&r, far, 2));
+    /* what is no split of this model over these workers, and what does not fit any more */
+    const wl_plan_range no_split[][2] = {
+        {{0, 0, 15}, {1, 17, 29}}, {{0, 0, 15}, {1, 16, 28}},
+        {{0, 0, 15}, {1, 16, 30}}, {{0, 0, 15}, {0, 16, 29}},
+        {{0, 0, 15}, {2, 16, 29}}, {{0, 0, 15}, {1, 15, 29}},
+        {{0, 1, 15}, {1, 16, 29}}, {{0, 0, UINT32_MAX - 1}, {1, 16, 29}},
+    };
+    for (size_t i = 0; i < sizeof no_split / sizeof no_split[0]; i++)
+        assert_false (keeps (&r, no_split[i], 2));
+    assert_false (keeps (&r, (const wl_plan_range[]){{0, 0, 29}}, 1)); /* not all that are required */
+    wl_plan plan = plan_of (&r);
+    c.workers[0].memory_bytes = plan.stages[0].weight_bytes + plan.stages[0].kv_bytes + plan.stages[0].work_bytes;
+    wl_plan_free (&plan);
+    assert_false (keeps (&r, near, 2));
+    wl_cost_free (&c.cost);
+}
+
 static void a_worker_that_would_slow_the_rest_is_left_out_and_told_why (void **state)
 {
     (void) state;
@@ -653,6 +719,8 @@ static void a_failing_allocation_anywhere_is_an_error (void **state)
         make_cluster (&c, &f, 3);
         c.workers[2].speed = speed_of (0.01);
         wl_plan_request r = request_for (&f, &c, 3);
+        r.kept = (const wl_plan_range[]){{0, 0, 4}, {1, 5, 7}};
+        r.n_kept = 2;
         wl_memory_fail_after (nth);
         bool ok = wl_plan_make (&r, &plan, &err);
         if (ok) {
@@ -675,6 +743,8 @@ int main (void)
         cmocka_unit_test (no_choice_order_or_cut_is_better),
         cmocka_unit_test (sixty_four_workers_and_126_layers_are_planned_in_100_ms),
         cmocka_unit_test (equal_workers_get_equal_shares_and_a_faster_one_more),
+        cmocka_unit_test (workers_that_make_no_difference_keep_their_order),
+        cmocka_unit_test (a_split_that_was_used_is_kept_unless_another_is_a_tenth_faster),
         cmocka_unit_test (a_worker_that_would_slow_the_rest_is_left_out_and_told_why),
         cmocka_unit_test (a_far_worker_is_left_out_where_its_hops_cost_more_than_it_computes),
         cmocka_unit_test (workers_of_a_far_site_stay_together),
