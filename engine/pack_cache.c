@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef __APPLE__
@@ -55,14 +56,18 @@ struct wl_pack_cache {
     size_t n_slots;
     int index, tiles; /* files; -1: none */
     uint8_t *map;     /* of the whole of `tiles`, read only */
+    uint8_t *fresh;   /* another, while there is packing; NULL: none */
     uint8_t *buffers; /* [threads][buffer_bytes] */
     size_t buffer_bytes;
     wl_error trouble;
 
-    /* the thread's, from settle to close; records change under it alone then */
+    /* of the thread, which begins with the first filling, or when all is loaded: from then on records change under it alone */
     pthread_t keeper;
     bool has_keeper;
-    atomic_bool is_ending; /* set by close, read by the keeper */
+    size_t *filled;         /* [n_slots]: those to send to the disk, in order */
+    atomic_size_t n_filled; /* of them: raised by the stage's thread, read by the keeper */
+    atomic_bool is_loaded;  /* set by settle, read by the keeper */
+    atomic_bool is_ending;  /* set by close, read by the keeper */
 };
 
 /* -- small parts ---------------------------------------------------------------------------------------------------------------------------- */
@@ -185,7 +190,8 @@ static bool lay_out (wl_pack_cache *cache, wl_error *err)
     uint64_t at = 0;
     cache->n_slots = wl_gguf_n_tensors (cache->gguf);
     cache->slots = wl_new (cache->n_slots, sizeof *cache->slots, err);
-    if (!cache->slots)
+    cache->filled = wl_new (cache->n_slots, sizeof *cache->filled, err);
+    if (!cache->slots || !cache->filled)
         return false;
     for (size_t i = 0; i < cache->n_slots; i++) {
         const wl_tensor *t = wl_gguf_tensor (cache->gguf, i);
@@ -287,6 +293,13 @@ static bool open_tiles (wl_pack_cache *cache, wl_error *err)
     return true;
 }
 
+static void close_fresh (wl_pack_cache *cache)
+{
+    if (cache->fresh)
+        munmap (cache->fresh, (size_t) cache->data_bytes);
+    cache->fresh = NULL;
+}
+
 wl_pack_cache *wl_pack_cache_open (const wl_gguf *gguf, const char *key, const char *folder, uint64_t limit,
                                    wl_error *err)
 {
@@ -319,6 +332,7 @@ void wl_pack_cache_close (wl_pack_cache **cache)
         atomic_store (&c->is_ending, true);
         pthread_join (c->keeper, NULL);
     }
+    close_fresh (c);
     if (c->map)
         munmap (c->map, (size_t) c->data_bytes);
     if (c->tiles >= 0)
@@ -328,9 +342,88 @@ void wl_pack_cache_close (wl_pack_cache **cache)
     wl_cache_close (&c->entry);
     wl_free_aligned (c->buffers);
     free (c->slots);
+    free (c->filled);
     free (c->folder);
     free (c);
     *cache = NULL;
+}
+
+/* -- the disk ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Does `work` on a slot's tiles, piece by piece; false once the cache is being closed. */
+static bool each_piece (wl_pack_cache *cache, const slot *s, size_t piece, bool (*work) (uint8_t *at, size_t bytes))
+{
+    for (uint64_t at = 0; at < s->bytes; at += piece) {
+        size_t n = s->bytes - at < piece ? (size_t) (s->bytes - at) : piece;
+        n = (n + SAMPLE - 1) / SAMPLE * SAMPLE; /* slots stand apart by whole pieces */
+        if (atomic_load (&cache->is_ending) || !work (cache->map + s->offset + at, n))
+            return false;
+    }
+    return true;
+}
+
+/* Maps large pages where there are any, reading them if need be. */
+static bool bring_in (uint8_t *at, size_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+    if (madvise (at, bytes, MADV_POPULATE_READ) == 0)
+        return true;
+#endif
+    posix_madvise (at, bytes, POSIX_MADV_WILLNEED);
+    return true;
+}
+
+static bool put_out (uint8_t *at, size_t bytes)
+{
+    return msync (at, bytes, MS_SYNC) == 0;
+}
+
+/* While there is packing: has the system begin to write what is packed, so that it never has so much to write that packing is held up for it. */
+static void send_filled (wl_pack_cache *cache)
+{
+#ifdef __linux__
+    const struct timespec nap = {.tv_nsec = 20000000};
+    for (size_t n = 0; !atomic_load (&cache->is_loaded) && !atomic_load (&cache->is_ending);) {
+        if (n == atomic_load_explicit (&cache->n_filled, memory_order_acquire)) {
+            nanosleep (&nap, NULL);
+            continue;
+        }
+        const slot *s = &cache->slots[cache->filled[n++]];
+        for (uint64_t at = 0; at < s->bytes && !atomic_load (&cache->is_ending); at += PIECE)
+            sync_file_range (cache->tiles, (off_t) (s->offset + at), PIECE, SYNC_FILE_RANGE_WRITE);
+    }
+#else
+    (void) cache;
+#endif
+}
+
+static void *keep (void *context)
+{
+    wl_pack_cache *cache = context;
+    bool any = false;
+    send_filled (cache);
+    if (!atomic_load (&cache->is_loaded))
+        return NULL;
+    for (size_t i = 0; i < cache->n_slots; i++)
+        if (cache->slots[i].is_used && !each_piece (cache, &cache->slots[i], PIECE, bring_in))
+            return NULL;
+    for (size_t i = 0; i < cache->n_slots; i++) {
+        slot *s = &cache->slots[i];
+        if (!s->is_used || s->record.boot == 0)
+            continue;
+        if (!each_piece (cache, s, (size_t) PIECE * WINDOW_PIECES, put_out))
+            return NULL;
+        any = write_record (cache, i, 0) || any;
+    }
+    if (any)
+        fsync (cache->index);
+    return NULL;
+}
+
+/* Packing and mapping go on without it. */
+static void start_keeper (wl_pack_cache *cache)
+{
+    cache->has_keeper = cache->has_keeper || pthread_create (&cache->keeper, NULL, keep, cache) == 0;
 }
 
 /* -- packing -------------------------------------------------------------------------------------------------------------------------------- */
@@ -344,6 +437,36 @@ typedef struct fill_job {
     uint64_t first_piece; /* of this window */
     atomic_int failure;   /* errno of whichever thread's write failed */
 } fill_job;
+
+/* Has the system find memory for a piece before it is written: reading a hole does that by many threads at once, writing only under the file's lock. It is most
+ * of the work where memory is slow to come, as in virtual machines. */
+static void have_memory (const wl_pack_cache *cache, uint64_t offset)
+{
+#ifdef MADV_POPULATE_READ
+    if (cache->fresh && madvise (cache->fresh + offset, PIECE, MADV_POPULATE_READ) == 0)
+        madvise (cache->fresh + offset, PIECE, MADV_DONTNEED);
+#else
+    (void) cache;
+    (void) offset;
+#endif
+}
+
+/* The mapping that this takes, of its own since it wants large pages and nothing read ahead of them. A hint: refusal is no error. */
+static void open_fresh (wl_pack_cache *cache)
+{
+#ifdef MADV_POPULATE_READ
+    if (cache->fresh)
+        return;
+    void *map = mmap (NULL, (size_t) cache->data_bytes, PROT_READ, MAP_SHARED, cache->tiles, 0);
+    if (map == MAP_FAILED)
+        return;
+    madvise (map, (size_t) cache->data_bytes, MADV_HUGEPAGE);
+    madvise (map, (size_t) cache->data_bytes, MADV_RANDOM);
+    cache->fresh = map;
+#else
+    (void) cache;
+#endif
+}
 
 /* Packs and writes one piece: what of the matrix lies between two multiples of PIECE. The tiles at its ends may reach into the neighbours. */
 static void fill_piece (void *context, size_t chunk, size_t thread)
@@ -359,6 +482,8 @@ static void fill_piece (void *context, size_t chunk, size_t thread)
     if (atomic_load_explicit (&job->failure, memory_order_relaxed))
         return;
     wl_matrix_pack_tiles (m, job->tensor, job->index, first, end - first, buffer);
+    if (to - from == PIECE) /* less than that is for writing to fit */
+        have_memory (job->cache, from);
     if (!wl_write_at (job->cache->tiles, buffer + (from - job->begin - (uint64_t) first * m->tile_bytes),
                       (size_t) (to - from), from))
         atomic_store (&job->failure, errno ? errno : EIO);
@@ -409,10 +534,19 @@ static bool fill (wl_pack_cache *cache, size_t number, const wl_tensor *tensor, 
     const slot *s = &cache->slots[number];
     if (!wl_cache_make_room (cache->folder, cache->limit, s->bytes, err))
         return false;
+    open_fresh (cache);
+    start_keeper (cache);
     for (uint64_t i = 0; i < tensor->dims[2]; i++)
         if (!fill_matrix (cache, tensor, i, s->offset + i * wl_matrix_bytes (tensor), pool, err))
             return false;
-    return write_record (cache, number, cache->boot) || fail_file (cache, "index", err);
+    if (!write_record (cache, number, cache->boot))
+        return fail_file (cache, "index", err);
+    size_t n = atomic_load_explicit (&cache->n_filled, memory_order_relaxed);
+    if (n < cache->n_slots) {
+        cache->filled[n] = number;
+        atomic_store_explicit (&cache->n_filled, n + 1, memory_order_release);
+    }
+    return true;
 }
 
 const uint8_t *wl_pack_cache_tiles (wl_pack_cache *cache, const wl_tensor *tensor, wl_thread_pool *pool)
@@ -443,58 +577,12 @@ uint64_t wl_pack_cache_found_bytes (const wl_pack_cache *cache)
 
 /* -- after loading --------------------------------------------------------------------------------------------------------------------------- */
 
-/* Does `work` on a slot's tiles, piece by piece; false once the cache is being closed. */
-static bool each_piece (wl_pack_cache *cache, const slot *s, size_t piece, bool (*work) (uint8_t *at, size_t bytes))
-{
-    for (uint64_t at = 0; at < s->bytes; at += piece) {
-        size_t n = s->bytes - at < piece ? (size_t) (s->bytes - at) : piece;
-        n = (n + SAMPLE - 1) / SAMPLE * SAMPLE; /* slots stand apart by whole pieces */
-        if (atomic_load (&cache->is_ending) || !work (cache->map + s->offset + at, n))
-            return false;
-    }
-    return true;
-}
-
-/* Maps large pages where there are any, reading them if need be. */
-static bool bring_in (uint8_t *at, size_t bytes)
-{
-#ifdef MADV_POPULATE_READ
-    if (madvise (at, bytes, MADV_POPULATE_READ) == 0)
-        return true;
-#endif
-    posix_madvise (at, bytes, POSIX_MADV_WILLNEED);
-    return true;
-}
-
-static bool put_out (uint8_t *at, size_t bytes)
-{
-    return msync (at, bytes, MS_SYNC) == 0;
-}
-
-static void *keep (void *context)
-{
-    wl_pack_cache *cache = context;
-    bool any = false;
-    for (size_t i = 0; i < cache->n_slots; i++)
-        if (cache->slots[i].is_used && !each_piece (cache, &cache->slots[i], PIECE, bring_in))
-            return NULL;
-    for (size_t i = 0; i < cache->n_slots; i++) {
-        slot *s = &cache->slots[i];
-        if (!s->is_used || s->record.boot == 0)
-            continue;
-        if (!each_piece (cache, s, (size_t) PIECE * WINDOW_PIECES, put_out))
-            return NULL;
-        any = write_record (cache, i, 0) || any;
-    }
-    if (any)
-        fsync (cache->index);
-    return NULL;
-}
-
 void wl_pack_cache_settle (wl_pack_cache *cache)
 {
+    close_fresh (cache);
     wl_free_aligned (cache->buffers);
     cache->buffers = NULL;
     cache->buffer_bytes = 0;
-    cache->has_keeper = !cache->has_keeper && pthread_create (&cache->keeper, NULL, keep, cache) == 0;
+    atomic_store (&cache->is_loaded, true); /* with all that came before */
+    start_keeper (cache);
 }

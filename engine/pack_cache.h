@@ -41,7 +41,8 @@ const char *wl_pack_cache_trouble (const wl_pack_cache *cache);
 /* Of the tiles given out: those that were there already. */
 uint64_t wl_pack_cache_found_bytes (const wl_pack_cache *cache);
 
-/* To be called once after loading: a thread brings in from the disk what was found, and sees to it that what was packed is on the disk. */
+/* To be called once after loading: a thread brings in from the disk what was found, and sees to it that what was packed is on the disk (where it has been on
+ * its way since it was packed). */
 void wl_pack_cache_settle (wl_pack_cache *cache);
 
 #endif
