@@ -41,6 +41,7 @@ typedef struct wl_cluster_options {
     const char *trace;         /* --trace; NULL: none */
     wl_hop hop;                /* --hop */
     bool no_prefix_cache;      /* --no-prefix-cache */
+    uint32_t longest;          /* positions of the longest sequence, where `context` is of several; 0: the same */
 } wl_cluster_options;
 
 typedef struct wl_cluster_need { /* what the command will run */

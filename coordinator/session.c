@@ -10,6 +10,7 @@
 
 #include "engine/machine.h"
 #include "engine/memory.h"
+#include "plan_report.h"
 #include "planner.h"
 
 /* -- progress and Ctrl-C: the one place with process-wide state, since signals and the terminal are process-wide ------------------------------------ */
@@ -140,7 +141,9 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
                             .n_pages = scheduling.n_pages,
                             .max_rows = scheduling.max_rows,
                             .max_logit_rows = scheduling.max_logit_rows,
-                            .context = positions < UINT32_MAX ? (uint32_t) positions : UINT32_MAX};
+                            .context = options->longest         ? options->longest
+                                       : positions < UINT32_MAX ? (uint32_t) positions
+                                                                : UINT32_MAX};
     warn_if_plain (options);
     wl_interrupt_watch (NULL);
     s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
@@ -255,4 +258,26 @@ json_t *wl_session_stages (wl_session *s)
         json_array_append_new (stages, json);
     }
     return stages;
+}
+
+json_t *wl_session_prefixes (const wl_session *s)
+{
+    wl_prefix_counts counts = wl_scheduler_prefixes (s->scheduler);
+    return json_pack ("{s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I}", "prompt_tokens", (json_int_t) counts.prompt_tokens,
+                      "cached_tokens", (json_int_t) counts.cached_tokens, "copied_pages",
+                      (json_int_t) counts.copied_pages, "evicted_pages", (json_int_t) counts.evicted_pages,
+                      "free_pages", (int) counts.free_pages, "kept_pages", (int) counts.kept_pages, "held_pages",
+                      (int) counts.held_pages, "preempted", (json_int_t) wl_scheduler_preempted (s->scheduler));
+}
+
+void wl_session_report (wl_session *s, json_t *report)
+{
+    wl_cluster_planned planned = wl_cluster_plan (s->cluster);
+    json_object_set_new (report, "stages", wl_session_stages (s));
+    json_object_set_new (report, "speculation", wl_session_speculation (s));
+    json_object_set_new (report, "recoveries", json_integer (0));
+    json_object_set_new (report, "predicted", wl_plan_predicted_json (&planned));
+    json_object_set_new (report, "hop", wl_session_hop (s));
+    json_object_set_new (report, "hops", wl_session_hops (s));
+    json_object_set_new (report, "prefix_cache", wl_session_prefixes (s));
 }

@@ -48,6 +48,10 @@ json_t *wl_session_hop (wl_session *session);
 /* The "hops" array, since wl_session_begin: "to" stage 0, 1, … and the coordinator (null): how many steps passed, bytes of activations, and seconds on the way (mean and least of the
  * `timed` steps for which the receiver was waiting; null where there was none). */
 json_t *wl_session_hops (wl_session *session);
+/* The "prefix_cache" object. */
+json_t *wl_session_prefixes (const wl_session *session);
+/* Sets what run reports of the cluster: stages, speculation, recoveries, predicted, hop, hops, prefix_cache. */
+void wl_session_report (wl_session *session, json_t *report);
 /* The "speculation" object. */
 json_t *wl_session_speculation (const wl_session *session);
 
