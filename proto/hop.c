@@ -28,14 +28,15 @@ static float of_bits (uint32_t bits)
     return x;
 }
 
+/* In signed integers, for which every instruction set has vector comparisons. */
 static uint32_t largest_bits (const float *x, size_t n)
 {
-    uint32_t most = 0;
+    int32_t most = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = bits_of (x[i]) & ~SIGN;
+        int32_t bits = (int32_t) (bits_of (x[i]) & ~SIGN);
         most = bits > most ? bits : most;
     }
-    return most;
+    return (uint32_t) most;
 }
 
 /* -- names and sizes ------------------------------------------------------------------------------------------------------------------------- */
@@ -71,30 +72,37 @@ size_t wl_hop_row_bytes (wl_hop hop, size_t width)
 
 /* -- f16 ----------------------------------------------------------------------------------------------------------------------------------------- */
 
+/* By a mask: compilers make a branch of ?: where one side is an addition of floats, and no vectors then. */
+static int32_t either (bool first, int32_t a, int32_t b)
+{
+    int32_t mask = -(int32_t) first;
+    return (a & mask) | (b & ~mask);
+}
+
 /* Below 2^-14 an f16 counts in steps of 2^-24: so does a float after 0.5 was added. The rest is rounded in the bits that f16 lacks. NaN and infinity have parts of their
  * own. All three are computed, and one is taken. */
 static uint16_t to_f16 (float x)
 {
-    const uint32_t least_normal = UINT32_C (113) << 23, half = UINT32_C (126) << 23;
-    uint32_t bits = bits_of (x), sign = bits >> 16 & 0x8000, size = bits & ~SIGN;
-    uint32_t normal = (size - (UINT32_C (112) << 23) + 0xfff + (size >> 13 & 1)) >> 13;
-    uint32_t small = bits_of (of_bits (size) + of_bits (half)) - half;
-    uint32_t special = size > INFINITE ? 0x7e00 : 0x7c00;
-    uint32_t code = size < least_normal ? small : normal;
-    code = size < INFINITE ? code : special;
-    return (uint16_t) (code | sign);
+    const int32_t least_normal = 113 << 23, half = 126 << 23;
+    uint32_t bits = bits_of (x), sign = bits >> 16 & 0x8000;
+    int32_t size = (int32_t) (bits & ~SIGN);
+    int32_t normal = (size - (112 << 23) + 0xfff + (size >> 13 & 1)) >> 13;
+    int32_t small = (int32_t) bits_of (of_bits ((uint32_t) size) + of_bits ((uint32_t) half)) - half;
+    int32_t special = size > (int32_t) INFINITE ? 0x7e00 : 0x7c00;
+    int32_t code = either (size < least_normal, small, normal);
+    return (uint16_t) ((uint32_t) either (size < (int32_t) INFINITE, code, special) | sign);
 }
 
 static float from_f16 (uint16_t code)
 {
-    const uint32_t least_normal = UINT32_C (113) << 23;
-    uint32_t size = (uint32_t) (code & 0x7fff) << 13, sign = (uint32_t) (code & 0x8000) << 16;
-    uint32_t normal = size + (UINT32_C (112) << 23);
-    uint32_t small = bits_of (of_bits (size + least_normal) - of_bits (least_normal));
-    uint32_t special = size + (UINT32_C (224) << 23);
-    uint32_t bits = size < (UINT32_C (1) << 23) ? small : normal;
-    bits = size < (UINT32_C (31) << 23) ? bits : special;
-    return of_bits (bits | sign);
+    const int32_t least_normal = 113 << 23;
+    int32_t size = (code & 0x7fff) << 13;
+    uint32_t sign = (uint32_t) (code & 0x8000) << 16;
+    int32_t normal = size + (112 << 23);
+    int32_t small = (int32_t) bits_of (of_bits ((uint32_t) (size + least_normal)) - of_bits ((uint32_t) least_normal));
+    int32_t special = normal + (112 << 23);
+    int32_t bits = either (size < 1 << 23, small, normal);
+    return of_bits ((uint32_t) either (size < 31 << 23, bits, special) | sign);
 }
 
 /* 2^-e, and 2^e, for the least e by which values of these bits are below 2^15. */

@@ -86,3 +86,12 @@ def test_streams_together_answer_with_rounded_hops_as_alone(woolly, own_models, 
 
 def test_an_unknown_hop_is_refused(woolly, tiny, expect_error):
     expect_error(2, "choose f32, f16 or q8", "run", "-m", tiny, "-p", "x", "--hop", "q4")
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_the_benchmark_of_hops_measures_both_sides_and_ends(woolly, transport):
+    """Its figures are for people: a busy machine makes any of them."""
+    found = woolly.start("--json", "--trips", 8, "--rounds", 1, "--sizes", "8192,100000", "--transport", transport, program="hop").wait(30).json
+    assert [row["bytes"] for row in found["links"]] == [8192, 100000]
+    assert all(row["bare_us"] > 0 and row["hop_us"] > 0 for row in found["links"])
+    assert [row["hop"] for row in found["rounding"]] == ["f16", "q8"]
