@@ -15,6 +15,7 @@ static const command commands[] = {
     {"score", wl_command_score, "log-probabilities and perplexity of given tokens or text"},
     {"bench", wl_command_bench, "measure prefill, decode and several streams"},
     {"plan", wl_command_plan, "show how the model would be split, without running"},
+    {"trace", wl_command_trace, "draw what each stage did when, from a file of --trace"},
     {"inspect", wl_command_inspect, "show a model's metadata and tensors"},
     {"tokenize", wl_command_tokenize, "turn text into token ids"},
     {"template", wl_command_template, "render a chat template"},

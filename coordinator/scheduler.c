@@ -341,10 +341,19 @@ static bool deliver_logits (const flight *f, returned *back, wl_error *err)
     return true;
 }
 
+/* A step's kind, for a trace. Every row of a decoding stream draws, guesses among them; of a prompt at most the last does. */
+static const char *kind_of (const flight *f)
+{
+    bool reads = false;
+    for (size_t i = 0; i < f->n_entries; i++)
+        reads = reads || f->entries[i].n_draws < f->entries[i].n_rows;
+    return f->cancelled ? "stale" : reads ? "prompt" : "decode";
+}
+
 /* What a result says about time. */
 static bool take_times (wl_scheduler *s, const flight *f, const Woolly__Result *message, wl_error *err)
 {
-    wl_step_sent sent = {f->sent_ns, f->n_rows, f->cancelled ? "stale" : f->decodes ? "decode" : "prompt"};
+    wl_step_sent sent = {f->sent_ns, f->n_rows, kind_of (f)};
     if (!wl_step_times_add (s->times, &sent, message))
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "a result without a timing of every stage: are all workers of this version?");

@@ -14,6 +14,7 @@ int wl_command_tokenize (int argc, char **argv);
 int wl_command_template (int argc, char **argv);
 int wl_command_bench (int argc, char **argv);
 int wl_command_requantize (int argc, char **argv);
+int wl_command_trace (int argc, char **argv);
 
 /* Prints "woolly COMMAND: TEXT" as one line on stderr; returns err->code. */
 int wl_command_failed (const char *command, const wl_error *err);
