@@ -111,7 +111,7 @@ static void tell_of_rounding (const wl_cluster *cluster)
         fprintf (
             stderr,
             "woolly: note: --hop %s rounds activations between stages: answers may differ from those of --hop f32, "
-            "and with the number of stages\n",
+            "and change with the split into stages (--layers fixes it)\n",
             wl_hop_name (wl_cluster_plan (cluster).request->hop));
 }
 

@@ -13,7 +13,7 @@ ROW_BYTES = {"f32": lambda width: 4 * width, "f16": lambda width: 4 + 2 * width,
 def told(result, hop):
     """The result, of a command that says on stderr that it rounds, and nothing else."""
     assert result.code == 0 and len(result.err.splitlines()) == 1, repr(result)
-    assert f"--hop {hop} rounds activations" in result.err and "number of stages" in result.err, repr(result)
+    assert f"--hop {hop} rounds activations" in result.err and "split into stages" in result.err, repr(result)
     return result
 
 
@@ -29,20 +29,21 @@ def test_rounded_hops_are_near_f32_and_the_same_for_any_chunk_and_thread(woolly,
     model, tokens = own_models / f"{name}.gguf", random_tokens(name, 150)
     exact = woolly.logits(model, tokens, "--local", 3, "--hop", "f32")
     assert np.array_equal(exact.view(np.uint32), woolly.logits(model, tokens).view(np.uint32))
-    rounded = logits(woolly, tmp_path, model, tokens, hop, "--local", 3, "--threads", 1)
+    split = ["--layers", "0-1,2-3,4-5"]
+    rounded = logits(woolly, tmp_path, model, tokens, hop, *split, "--threads", 1)
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 0 < error < most, error
     for chunk, threads in ((16, 1), (37, 2)):
-        again = logits(woolly, tmp_path, model, tokens, hop, "--local", 3, "--chunk", chunk, "--threads", threads)
+        again = logits(woolly, tmp_path, model, tokens, hop, *split, "--chunk", chunk, "--threads", threads)
         assert np.array_equal(rounded.view(np.uint32), again.view(np.uint32)), (chunk, threads)
-    two = logits(woolly, tmp_path, model, tokens, hop, "--local", 2, "--threads", 1)
-    assert not np.array_equal(rounded.view(np.uint32), two.view(np.uint32)), "what the note says of the number of stages"
+    two = logits(woolly, tmp_path, model, tokens, hop, "--layers", "0-2,3-5", "--threads", 1)
+    assert not np.array_equal(rounded.view(np.uint32), two.view(np.uint32)), "what the note says of the split"
 
 
 def test_rounded_hops_are_the_same_with_scalar_kernels(woolly, own_models, tmp_path):
     model, tokens = own_models / "llama-q4_1.gguf", random_tokens("isa", 40)
-    best = logits(woolly, tmp_path, model, tokens, "q8", "--local", 2)
-    assert np.array_equal(best.view(np.uint32), logits(woolly, tmp_path, model, tokens, "q8", "--local", 2, "--isa", "scalar").view(np.uint32))
+    best = logits(woolly, tmp_path, model, tokens, "q8", "--layers", "0-2,3-5")
+    assert np.array_equal(best.view(np.uint32), logits(woolly, tmp_path, model, tokens, "q8", "--layers", "0-2,3-5", "--isa", "scalar").view(np.uint32))
 
 
 @pytest.mark.short
@@ -76,7 +77,7 @@ def test_streams_together_answer_with_rounded_hops_as_alone(woolly, own_models, 
     """Windows of a score are computed beside one another; one window after the other gives the same."""
     model, tokens = own_models / "llama-q4_1.gguf", random_tokens("windows", 200)
     (tmp_path / "tokens.json").write_text(json.dumps(tokens))
-    command = ["score", "-m", model, "--tokens", tmp_path / "tokens.json", "--local", 2, "--hop", "q8", "--json"]
+    command = ["score", "-m", model, "--tokens", tmp_path / "tokens.json", "--layers", "0-2,3-5", "--hop", "q8", "--json"]
     together = told(woolly(*command, "--ctx", 64, "--stride", 32), "q8").json
     (tmp_path / "tokens.json").write_text(json.dumps(tokens[:64]))
     alone = told(woolly(*command), "q8").json
