@@ -43,11 +43,12 @@ void wl_step_cost_free (wl_step_cost **cost)
 
 /* -- the curve ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* Milliseconds of some machine. Up to four columns cost little more than one, as weights are what is read; then comes a part for the weights and one for the rows. */
+/* Milliseconds of some machine. One or two rows cost what reading the weights costs; the multiplications show from three on, and kernels of many rows come nearer to
+ * the machine's limit. */
 static double prior_ns (size_t n_rows)
 {
-    static const double few[] = {0, 1.0, 1.1, 1.2, 1.3};
-    return 1e6 * (n_rows < sizeof few / sizeof few[0] ? few[n_rows] : 1.4 + 0.24 * (double) n_rows);
+    static const double few[] = {0, 1.0, 1.1, 1.4, 1.7, 2.0, 2.4, 2.6, 2.9};
+    return 1e6 * (n_rows < sizeof few / sizeof few[0] ? few[n_rows] : 1.0 + 0.25 * (double) n_rows);
 }
 
 /* Counts up to EXACT_ROWS have a slot each; beyond, two slots to a doubling. */
@@ -154,9 +155,10 @@ size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longes
 uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
 {
     const double difference = 0.95; /* that makes more groups worth the unrest */
-    uint32_t best = 1;
+    /* Where one stage at a time computes, one step of all rows is never dearer than several of some: nothing is to be learned there from a machine's noise. */
+    uint32_t most = cost->n_parallel > 1 ? cost->n_stages + 1 : 1, best = 1;
     double best_ns = 0;
-    for (uint32_t n = 1; n <= cost->n_stages + 1 && n <= n_streams; n++) {
+    for (uint32_t n = 1; n <= most && n <= n_streams; n++) {
         size_t rows = (n_streams + n - 1) / n;
         double all = wl_step_cost_all (cost, rows), slowest = n * wl_step_cost_slowest (cost, rows);
         double shared = n * all / cost->n_parallel;

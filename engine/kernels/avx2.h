@@ -10,6 +10,12 @@
  * spills. */
 #define PIN(v) __asm__ volatile("" : "+x"(v))
 
+/* *sum += v, in the register where the sum is: GCC else adds into v's and moves the result. */
+INLINE void add_in_place_16 (__m256i *sum, __m256i v)
+{
+    __asm__ volatile("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+
 INLINE __m256i load_256 (const void *p)
 {
     return _mm256_loadu_si256 (p);

@@ -98,7 +98,7 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
         wl_activations b = a.a;
         b.n_rows = few[i];
         size_t used = few[i] > 1 ? n_tiles / 4 : n_tiles;
-        timing gemv = time_matmul (k, type, out, used * 8, tiles, used, 8, &b, scratch);
+        timing gemv = time_matmul (k, type, out, used * 8, tiles, used, 32, &b, scratch);
         printf (" %zu: %.1f", few[i], (double) (used * tile_bytes) / gemv.best * 1e-9);
     }
     printf ("\n");
