@@ -245,19 +245,25 @@ static void keep_growing (wl_scheduler *s)
     }
 }
 
-/* Waiting requests begin in order of arrival, a later small one does not overtake; with a page left for each one under way, so that none is turned out at once. Only those
+/* Whether it will want more pages than it holds. */
+static bool may_grow (const wl_request *r)
+{
+    return r->admitted && r->n_pages < wl_scheduler_pages (r->options.n_prompt + r->options.max_tokens);
+}
+
+/* Waiting requests begin in order of arrival, a later small one does not overtake; with a page left for each one under way that will want one, so that none is turned out at once. Only those
  * that wait for another's pages are passed over: they begin when these are computed. */
 static void admit (wl_scheduler *s)
 {
-    uint32_t n_admitted = 0;
+    uint32_t n_growing = 0;
     begin_result result = BEGIN_DONE;
     for (const wl_request *r = s->requests; r; r = r->next)
-        n_admitted += r->admitted;
+        n_growing += may_grow (r);
     for (wl_request *r = s->requests; r && result != BEGIN_NO_ROOM; r = r->next) {
         if (r->admitted)
             continue;
-        result = scheduler_begin (s, r, n_admitted);
-        n_admitted += result == BEGIN_DONE;
+        result = scheduler_begin (s, r, n_growing);
+        n_growing += may_grow (r);
     }
 }
 
