@@ -348,6 +348,7 @@ static bool start_load (wl_cluster *c, wl_error *err)
                              .context = c->need->context,
                              .no_pack_cache = c->options.no_pack_cache,
                              .hop = c->options.hop,
+                             .kv = c->options.kv,
                              .stages = c->control_stages,
                              .n_stages = c->n_stages};
     control_load (c->control, &c->plan);

@@ -14,6 +14,7 @@
 
 #include "engine/error.h"
 #include "engine/gguf.h"
+#include "engine/kernels/kernels.h"
 #include "engine/model.h"
 #include "proto/hop.h"
 #include "proto/wire.h"
@@ -40,6 +41,7 @@ typedef struct wl_cluster_options {
     bool plan_only;            /* nothing is loaded: for wl_cluster_planned */
     const char *trace;         /* --trace; NULL: none */
     wl_hop hop;                /* --hop */
+    wl_kv_type kv;             /* --kv */
     bool no_prefix_cache;      /* --no-prefix-cache */
     uint32_t longest;          /* positions of the longest sequence, where `context` is of several; 0: the same */
 } wl_cluster_options;

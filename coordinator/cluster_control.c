@@ -294,6 +294,7 @@ static void send_load (control *c, const control_stage *stage)
     load.context = plan->context;
     load.no_pack_cache = plan->no_pack_cache;
     load.hop = plan->hop;
+    load.kv = plan->kv;
     load.next_endpoint = (char *) stage->next_endpoint;
     load.weights_endpoint = (char *) stage->weights_endpoint;
     load.parts = plan->parts;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "engine/error.h"
+#include "engine/kernels/kernels.h"
 #include "engine/speed.h"
 #include "proto/hop.h"
 #include "proto/wire.h"
@@ -72,6 +73,7 @@ typedef struct control_plan {
     uint32_t n_pages, max_rows, max_logit_rows, context;
     bool no_pack_cache;
     wl_hop hop;
+    wl_kv_type kv;
     const control_stage *stages;
     uint32_t n_stages;
 } control_plan;

@@ -22,6 +22,7 @@ static wl_plan_request request_for (const wl_cluster_options *o, const wl_cluste
                              .objective = o->latency ? WL_LATENCY : WL_THROUGHPUT,
                              .layers = o->layers,
                              .n_pages = need->n_pages,
+                             .kv = o->kv,
                              .max_rows = need->max_rows,
                              .max_logit_rows = need->max_logit_rows,
                              .hop = o->hop,

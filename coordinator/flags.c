@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/kv_cache.h"
 #include "speculation.h"
 
 wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
@@ -27,6 +28,8 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "chunk", WL_OPTION_U32, &o->chunk, "N", "rows of a prompt a step (by its length and the stages)", NULL},
         {0, "hop", WL_OPTION_TEXT, &f->hop, "f32|f16|q8",
          "what activations travel as between stages (f32; f16 and q8 round, so answers may differ)", NULL},
+        {0, "kv", WL_OPTION_TEXT, &f->kv, "f16|q8_0",
+         "what the KV cache holds (f16; q8_0 rounds, in about half the memory)", NULL},
         {0, "no-prefix-cache", WL_OPTION_FLAG, &o->no_prefix_cache, NULL,
          "compute every prompt whole, whatever others began with (the text is the same)", NULL},
         {0, "trace", WL_OPTION_TEXT, &o->trace, "FILE", "write what each stage did when, for a trace viewer", NULL},
@@ -49,6 +52,8 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
     if (f->objective && !o->latency && strcmp (f->objective, "throughput") != 0)
         return wl_fail (err, WL_ERROR_USAGE, "--objective %s: choose throughput or latency", f->objective);
     if (f->hop && !wl_hop_parse (f->hop, &o->hop, err))
+        return false;
+    if (f->kv && !wl_kv_type_parse (f->kv, &o->kv, err))
         return false;
     if (o->layers && !o->local_given && !o->listen) {
         o->n_local = 1;

@@ -9,11 +9,11 @@
 
 /* -- cluster -- */
 
-enum { WL_CLUSTER_FLAGS = 19 };
+enum { WL_CLUSTER_FLAGS = 20 };
 
 typedef struct wl_cluster_flags {
     wl_cluster_options options;
-    const char *objective, *hop;
+    const char *objective, *hop, *kv;
     wl_option table[WL_CLUSTER_FLAGS]; /* points into this struct: do not copy it */
 } wl_cluster_flags;
 

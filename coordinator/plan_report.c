@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cluster_file.h"
+#include "engine/kv_cache.h"
 #include "text_out.h"
 
 enum { MOST_SHOWN = 24 }; /* left out, or machines, of very many */
@@ -126,9 +127,9 @@ json_t *wl_plan_json (const wl_cluster_planned *p, uint64_t context)
         if (!is_used (p, i))
             json_array_append_new (
                 left_out, json_pack ("{s:s, s:s}", "name", p->request->workers[i].name, "why", p->plan->reasons[i]));
-    return json_pack ("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:f, s:b, s:o}", "model",
+    return json_pack ("{s:o, s:s, s:i, s:I, s:s, s:o, s:o, s:o, s:f, s:b, s:o}", "model",
                       wl_json_text (m->name, strlen (m->name)), "architecture", m->architecture, "n_layers",
-                      (int) m->n_layers, "context", (json_int_t) context, "stages", stages, "left_out", left_out,
-                      "predicted", wl_plan_predicted_json (p), "objective_s", p->plan->objective_s, "exact",
-                      (int) p->plan->exact, "cluster", wl_cluster_file_of (p->request));
+                      (int) m->n_layers, "context", (json_int_t) context, "kv", wl_kv_type_name (p->request->kv),
+                      "stages", stages, "left_out", left_out, "predicted", wl_plan_predicted_json (p), "objective_s",
+                      p->plan->objective_s, "exact", (int) p->plan->exact, "cluster", wl_cluster_file_of (p->request));
 }

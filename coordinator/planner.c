@@ -30,7 +30,7 @@ static uint64_t weight_bytes (const wl_plan_request *r, uint32_t first, uint32_t
 static uint64_t needed (const wl_plan_request *r, uint32_t first, uint32_t last)
 {
     wl_stage_options options = {
-        .first_layer = first, .last_layer = last, .n_pages = r->n_pages, .max_rows = r->max_rows};
+        .first_layer = first, .last_layer = last, .n_pages = r->n_pages, .kv = r->kv, .max_rows = r->max_rows};
     return wl_stage_memory_needed (r->model, &options);
 }
 
@@ -64,7 +64,7 @@ static void describe (const wl_plan_request *r, uint32_t worker, uint32_t first,
     out->first_layer = first;
     out->last_layer = last;
     out->weight_bytes = weight_bytes (r, first, last);
-    out->kv_bytes = r->n_pages * wl_kv_page_bytes (last - first + 1, m->n_kv_heads, m->head_dim);
+    out->kv_bytes = r->n_pages * wl_kv_page_bytes (r->kv, last - first + 1, m->n_kv_heads, m->head_dim);
     uint64_t all = stage_bytes (r, first, last);
     out->work_bytes = all > out->weight_bytes + out->kv_bytes ? all - out->weight_bytes - out->kv_bytes : 0;
     out->prefill_s = wl_plan_step_s (r, worker, 1, first, last, &chunk);
@@ -771,7 +771,8 @@ bool wl_plan_check (const wl_plan_request *request, uint32_t n_workers, wl_error
     wl_plan plan;
     wl_plan_request r = *request;
     r.n_workers = n_workers;
-    return check_count (&r, n_workers, err) && (!r.layers || parse_layers (&r, NULL, &plan, err));
+    return wl_kv_type_fits (r.kv, r.model->head_dim, err) && check_count (&r, n_workers, err) &&
+           (!r.layers || parse_layers (&r, NULL, &plan, err));
 }
 
 bool wl_plan_make (const wl_plan_request *r, wl_plan *plan, wl_error *err)
@@ -782,7 +783,8 @@ bool wl_plan_make (const wl_plan_request *r, wl_plan *plan, wl_error *err)
         return wl_fail (err, WL_ERROR_CLUSTER, "there are no workers to split the model over");
     for (uint32_t i = 0; i < r->n_workers; i++)
         n_required += r->workers[i].required;
-    if (!check_count (r, r->layers ? r->n_workers : n_required, err))
+    if (!wl_kv_type_fits (r->kv, r->model->head_dim, err) ||
+        !check_count (r, r->layers ? r->n_workers : n_required, err))
         return false;
     plan->stages = wl_new (r->n_workers, sizeof *plan->stages, err);
     plan->reasons = wl_new (r->n_workers, sizeof *plan->reasons, err);

@@ -17,6 +17,7 @@
 
 #include "cost.h"
 #include "engine/error.h"
+#include "engine/kernels/kernels.h"
 #include "engine/model.h"
 #include "engine/speed.h"
 #include "proto/hop.h"
@@ -71,6 +72,7 @@ typedef struct wl_plan_request {
     wl_objective objective;
     const char *layers; /* fixed split "0-19,20-39", or NULL */
     uint32_t n_pages, max_rows, max_logit_rows;
+    wl_kv_type kv;             /* what the pages hold */
     uint32_t chunk_rows;       /* of a prompt, as the scheduler cuts it */
     wl_hop hop;                /* what rows travel as between stages */
     bool share_one_machine;    /* all workers draw on the same memory: their sum must fit it too */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/kernels/peak.h"
+#include "engine/kv_cache.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
 
@@ -135,9 +136,11 @@ static double positions_read (const wl_layer_plan *layer, uint32_t first, uint32
     return layer->window && layer->window < last ? layer->window : last;
 }
 
-wl_token_cost wl_token_cost_of (const wl_model *m, uint32_t n_streams, uint32_t n_rows, uint32_t first)
+wl_token_cost wl_token_cost_of (const wl_model *m, wl_kv_type kv_type, uint32_t n_streams, uint32_t n_rows,
+                                uint32_t first)
 {
     double rows = (double) n_streams * n_rows, bytes = (double) wl_model_head_bytes (m), kv = 0, per_row = 0;
+    double position_bytes = (double) wl_kv_position_bytes (kv_type, 1, m->n_kv_heads, m->head_dim);
     for (uint32_t i = 0; i < m->n_layers; i++) {
         double touched = (double) wl_model_touched_bytes (m, i), all = (double) wl_model_layer_bytes (m, i);
         if (m->n_experts >
@@ -146,7 +149,7 @@ wl_token_cost wl_token_cost_of (const wl_model *m, uint32_t n_streams, uint32_t 
             touched = all - experts + experts * experts_met (m->n_experts, m->n_experts_used, rows) / m->n_experts;
         }
         bytes += touched;
-        kv += (double) wl_model_kv_bytes (m) * positions_read (&m->layers[i], first, n_rows, n_rows > 1);
+        kv += position_bytes * positions_read (&m->layers[i], first, n_rows, n_rows > 1);
         for (unsigned role = 0; role < WL_N_ROLES; role++) {
             const wl_tensor *t = m->tensors[i][role];
             if (t && wl_role_is_matrix (role))

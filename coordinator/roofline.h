@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "engine/error.h"
+#include "engine/kernels/kernels.h"
 #include "engine/model.h"
 #include "engine/thread_pool.h"
 
@@ -27,7 +28,8 @@ typedef struct wl_token_cost {
     double multiply_adds; /* with weights; attention, in f32, is not among them */
 } wl_token_cost;
 
-wl_token_cost wl_token_cost_of (const wl_model *model, uint32_t n_streams, uint32_t n_rows, uint32_t first);
+wl_token_cost wl_token_cost_of (const wl_model *model, wl_kv_type kv_type, uint32_t n_streams, uint32_t n_rows,
+                                uint32_t first);
 
 /* tok/s that the machine could reach. */
 double wl_roofline_limit (const wl_machine_limits *limits, const wl_token_cost *cost);

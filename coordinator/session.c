@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/kv_cache.h"
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "plan_report.h"
@@ -186,6 +187,14 @@ json_t *wl_session_hop (wl_session *s)
                       "row_bytes", (json_int_t) wl_hop_row_bytes (request->hop, request->model->d_model));
 }
 
+json_t *wl_session_kv (wl_session *s)
+{
+    const wl_plan_request *request = wl_cluster_plan (s->cluster).request;
+    return json_pack ("{s:s, s:I}", "type", wl_kv_type_name (request->kv), "position_bytes",
+                      (json_int_t) wl_kv_position_bytes (request->kv, request->model->n_layers,
+                                                         request->model->n_kv_heads, request->model->head_dim));
+}
+
 static json_t *seconds_or_null (uint64_t n, double ns)
 {
     return n ? json_real (ns * 1e-9) : json_null ();
@@ -279,5 +288,6 @@ void wl_session_report (wl_session *s, json_t *report)
     json_object_set_new (report, "predicted", wl_plan_predicted_json (&planned));
     json_object_set_new (report, "hop", wl_session_hop (s));
     json_object_set_new (report, "hops", wl_session_hops (s));
+    json_object_set_new (report, "kv", wl_session_kv (s));
     json_object_set_new (report, "prefix_cache", wl_session_prefixes (s));
 }

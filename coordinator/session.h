@@ -45,12 +45,14 @@ json_t *wl_session_stages (wl_session *session);
 json_t *wl_session_times (wl_session *session);
 /* The "hop" object: what activations travel as, whether that rounds what stages compute, and the bytes of a row. */
 json_t *wl_session_hop (wl_session *session);
+/* The "kv" object: what the KV cache holds, and the bytes of a position in all layers. */
+json_t *wl_session_kv (wl_session *session);
 /* The "hops" array, since wl_session_begin: "to" stage 0, 1, … and the coordinator (null): how many steps passed, bytes of activations, and seconds on the way (mean and least of the
  * `timed` steps for which the receiver was waiting; null where there was none). */
 json_t *wl_session_hops (wl_session *session);
 /* The "prefix_cache" object. */
 json_t *wl_session_prefixes (const wl_session *session);
-/* Sets what run reports of the cluster: stages, speculation, recoveries, predicted, hop, hops, prefix_cache. */
+/* Sets what run reports of the cluster: stages, speculation, recoveries, predicted, hop, hops, kv, prefix_cache. */
 void wl_session_report (wl_session *session, json_t *report);
 /* The "speculation" object. */
 json_t *wl_session_speculation (const wl_session *session);

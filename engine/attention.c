@@ -67,9 +67,7 @@ static void rotate_heads (const wl_stage *s, uint32_t layer_index, uint32_t row,
 static void place_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t thread)
 {
     (void) thread;
-    enum { HEAD_PART = 256 };
     const wl_model *m = s->model;
-    const wl_kernels *kernels = s->options.kernels;
     float *const *vectors = s->layers[layer_index].vectors;
     const row_place place = s->places[row];
     const wl_span *span = &s->batch->spans[place.span];
@@ -88,16 +86,9 @@ static void place_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t t
         size_t to = (((size_t) (head / s->group) * s->batch->n_rows + row) * s->group + head % s->group) * dim;
         memcpy (s->q_heads + to, q + head * dim, dim * sizeof *q);
     }
-    for (uint32_t head = 0; head < m->n_kv_heads; head++) {
-        /* to_f16 in place would alias; a head is stored in parts through a small buffer */
-        uint16_t k16[HEAD_PART], v16[HEAD_PART];
-        for (size_t from = 0; from < dim; from += HEAD_PART) {
-            size_t n = dim - from < HEAD_PART ? dim - from : HEAD_PART;
-            kernels->to_f16 (k16, k + head * dim + from, n);
-            kernels->to_f16 (v16, v + head * dim + from, n);
-            wl_kv_store (&s->kv, page, layer_index, head, place.position % WL_KV_PAGE, from, n, k16, v16);
-        }
-    }
+    for (uint32_t head = 0; head < m->n_kv_heads; head++)
+        wl_kv_store (&s->kv, s->options.kernels, page, layer_index, head, place.position % WL_KV_PAGE, k + head * dim,
+                     v + head * dim);
 }
 
 typedef struct attend_job {
@@ -117,8 +108,7 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
     uint32_t window = m->layers[s->options.first_layer + job->layer_index].window;
     uint32_t *first = s->visible + thread * 2 * s->tile_rows * s->group,
              *last = first + (size_t) s->tile_rows * s->group;
-    const uint16_t **k_pages = s->page_places + thread * 2 * s->options.n_pages,
-                   **v_pages = k_pages + s->options.n_pages;
+    const void **k_pages = s->page_places + thread * 2 * s->options.n_pages, **v_pages = k_pages + s->options.n_pages;
     const float *sinks = s->layers[job->layer_index].vectors[WL_ROLE_ATTN_SINKS];
     float *tile_sinks = s->sinks + thread * s->tile_rows * s->group;
     size_t n = 0;
@@ -144,6 +134,7 @@ static void attend_chunk (void *context, size_t chunk, size_t thread)
         .out_stride = m->head_dim,
         .first = first,
         .last = last,
+        .kv_type = s->kv.type,
         .k_pages = k_pages,
         .v_pages = v_pages,
         .scale = m->attention_scale,

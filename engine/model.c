@@ -581,8 +581,3 @@ uint64_t wl_model_head_bytes (const wl_model *model)
 {
     return model->output->bytes + model->output_norm->bytes;
 }
-
-uint64_t wl_model_kv_bytes (const wl_model *model)
-{
-    return (uint64_t) model->n_kv_heads * model->head_dim * 2 * sizeof (uint16_t);
-}

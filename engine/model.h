@@ -140,7 +140,5 @@ uint64_t wl_model_layer_bytes (const wl_model *model, uint32_t layer);
 uint64_t wl_model_touched_bytes (const wl_model *model, uint32_t layer);
 uint64_t wl_model_embedding_bytes (const wl_model *model);
 uint64_t wl_model_head_bytes (const wl_model *model);
-/* Bytes of KV cache that one position takes in one layer (f16). */
-uint64_t wl_model_kv_bytes (const wl_model *model);
 
 #endif

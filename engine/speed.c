@@ -127,12 +127,12 @@ typedef struct attention_job {
 static void attend (void *context, size_t chunk, size_t thread)
 {
     const attention_job *job = context;
-    const uint16_t *k_pages[POSITIONS / WL_KV_PAGE], *v_pages[POSITIONS / WL_KV_PAGE];
-    uint16_t *kv = job->kv + thread * 2 * POSITIONS * HEAD_DIM;
+    const void *k_pages[POSITIONS / WL_KV_PAGE], *v_pages[POSITIONS / WL_KV_PAGE];
+    const uint16_t *kv = job->kv + thread * 2 * POSITIONS * HEAD_DIM;
     (void) chunk;
     for (size_t i = 0; i < POSITIONS / WL_KV_PAGE; i++) {
         k_pages[i] = kv + i * WL_KV_PAGE * HEAD_DIM;
-        v_pages[i] = k_pages[i] + (size_t) POSITIONS * HEAD_DIM;
+        v_pages[i] = kv + (POSITIONS + i * WL_KV_PAGE) * HEAD_DIM;
     }
     const wl_attention a = {.n_rows = job->n_rows,
                             .head_dim = HEAD_DIM,

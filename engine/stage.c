@@ -82,7 +82,7 @@ uint64_t wl_stage_memory_needed (const wl_model *m, const wl_stage_options *o)
 {
     uint32_t n_layers = o->last_layer - o->first_layer + 1;
     return tiles_bytes (m, o) + (o->first_layer == 0 ? wl_model_embedding_bytes (m) : 0) + work_bytes (m, o) +
-           o->n_pages * wl_kv_page_bytes (n_layers, m->n_kv_heads, m->head_dim);
+           o->n_pages * wl_kv_page_bytes (o->kv, n_layers, m->n_kv_heads, m->head_dim);
 }
 
 uint64_t wl_stage_weight_bytes (const wl_stage *stage)
@@ -336,7 +336,8 @@ wl_stage *wl_stage_new (const wl_gguf *gguf, const wl_model *model, const wl_sta
     s->embeds = options->first_layer == 0;
     s->heads = holds_head (model, options);
     if (!open_rope (s, err) || !open_work_space (s, err) ||
-        !wl_kv_cache_open (&s->kv, options->n_pages, s->n_layers, model->n_kv_heads, model->head_dim, err) ||
+        !wl_kv_cache_open (&s->kv, options->kv, options->n_pages, s->n_layers, model->n_kv_heads, model->head_dim,
+                           err) ||
         !load_weights (s, progress, progress_context, err))
         wl_stage_free (&s);
     return s;

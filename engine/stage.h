@@ -26,6 +26,7 @@ typedef struct wl_stage wl_stage;
 typedef struct wl_stage_options {
     uint32_t first_layer, last_layer; /* inclusive */
     uint32_t n_pages;                 /* KV pages; memory is touched only as pages are used */
+    wl_kv_type kv;                    /* what they hold: wl_kv_type_fits */
     uint32_t max_rows;                /* rows of the largest step */
     uint32_t context;          /* positions that sequences may reach: LongRoPE chooses by it; the same on every stage */
     const wl_kernels *kernels; /* from wl_kernels_find */

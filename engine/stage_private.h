@@ -84,9 +84,9 @@ struct wl_stage {
     size_t scratch_stride;
     float *attention_scratch; /* [threads][attention_stride] */
     size_t attention_stride;
-    uint32_t *visible;            /* [threads][2][tile_rows * group] */
-    float *sinks;                 /* [threads][tile_rows * group] */
-    const uint16_t **page_places; /* [threads][2][n_pages] */
+    uint32_t *visible;        /* [threads][2][tile_rows * group] */
+    float *sinks;             /* [threads][tile_rows * group] */
+    const void **page_places; /* [threads][2][n_pages] */
 
     /* The step under way. */
     const wl_batch *batch;

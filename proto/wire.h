@@ -14,7 +14,7 @@
 #include "proto/woolly.pb-c.h"
 
 enum {
-    WL_PROTOCOL = 3,
+    WL_PROTOCOL = 4,
     WL_HEADER_LIMIT = 4 << 20,          /* bytes of a control message or a header frame */
     WL_HEADER_DECODED_LIMIT = 32 << 20, /* bytes its decoded form may take */
     WL_PAYLOAD_LIMIT = 256 << 20,       /* bytes of a data frame: no plan may need more */

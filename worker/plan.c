@@ -30,6 +30,10 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "the plan's hops are of a kind %u that this version does not know: are all of one version?",
                         load->hop);
+    if (load->kv >= WL_N_KV_TYPES)
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "the plan's KV cache is of a type %u that this version does not know: are all of one version?",
+                        load->kv);
     if (load->weights_endpoint[0] && !wl_link_endpoint_ok (load->weights_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's source of weights \"%s\" is no endpoint",
                         load->weights_endpoint);
@@ -49,6 +53,8 @@ static bool open_model (plan *p, const plan_offer *offer, const load_progress *p
     if (load->last_layer >= p->model->n_layers)
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's layers %u-%u: %s has %u", load->first_layer,
                         load->last_layer, wl_gguf_path (p->source.gguf), p->model->n_layers);
+    if (!wl_kv_type_fits ((wl_kv_type) load->kv, p->model->head_dim, err))
+        return false;
     p->embeds = load->first_layer == 0;
     p->heads = load->last_layer + 1 == p->model->n_layers;
     return true;
@@ -74,7 +80,7 @@ static bool check_memory (const plan *p, const wl_stage_options *options, size_t
                           wl_error *err)
 {
     uint32_t n_layers = options->last_layer - options->first_layer + 1;
-    uint64_t kv, need, page = wl_kv_page_bytes (n_layers, p->model->n_kv_heads, p->model->head_dim);
+    uint64_t kv, need, page = wl_kv_page_bytes (options->kv, n_layers, p->model->n_kv_heads, p->model->head_dim);
     if (__builtin_mul_overflow (page, options->n_pages, &kv) || kv > UINT64_MAX / 4)
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "a KV cache of %u pages is more than any machine has: choose a smaller --ctx",
@@ -208,6 +214,7 @@ bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const 
     wl_stage_options options = {.first_layer = load->first_layer,
                                 .last_layer = load->last_layer,
                                 .n_pages = load->n_pages,
+                                .kv = (wl_kv_type) load->kv,
                                 .max_rows = load->max_rows,
                                 .context = load->context};
     options.kernels = wl_kernels_find (load->isa[0] ? load->isa : offer->isa, err);

@@ -47,6 +47,7 @@ typedef struct result {
     json_t *predicted;  /* what the plan said before; owned */
     json_t *times;      /* by cause, of each stage, over the measured runs; owned */
     json_t *hop, *hops; /* what carried activations, and how quickly; owned */
+    json_t *kv;         /* what the KV cache held; owned */
 } result;
 
 typedef struct flags {
@@ -178,7 +179,8 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
         qsort (rates, n_runs, sizeof *rates, by_value);
         double median = n_runs % 2 ? rates[n_runs / 2] : (rates[n_runs / 2 - 1] + rates[n_runs / 2]) / 2;
         /* decoding, a step is half way through its positions on average */
-        wl_token_cost cost = wl_token_cost_of (opened->model, t->n_streams, t->counts_prompt ? t->n_prompt : 1,
+        wl_token_cost cost = wl_token_cost_of (opened->model, wl_cluster_plan (session->cluster).request->kv,
+                                               t->n_streams, t->counts_prompt ? t->n_prompt : 1,
                                                t->counts_prompt ? 0 : t->n_prompt + t->n_generated / 2);
         *out = (result){.test = t,
                         .median = median,
@@ -187,7 +189,8 @@ static bool measure (wl_session *session, const wl_opened_model *opened, const t
                         .cost = cost,
                         .times = wl_session_times (session),
                         .hop = wl_session_hop (session),
-                        .hops = wl_session_hops (session)};
+                        .hops = wl_session_hops (session),
+                        .kv = wl_session_kv (session)};
         wl_cluster_planned planned = wl_cluster_plan (session->cluster);
         ok = wl_predict_test (planned.request, planned.plan, chunk, t->n_streams, t->n_prompt, t->n_generated, &seconds,
                               err);
@@ -244,6 +247,7 @@ static void print_json (const report *r, const result *results, size_t n)
         json_object_set (row, "predicted", x->predicted);
         json_object_set (row, "hop", x->hop);
         json_object_set (row, "hops", x->hops);
+        json_object_set (row, "kv", x->kv);
         json_array_append_new (rows, row);
     }
     json_dumpf (rows, stdout, JSON_INDENT (1) | JSON_REAL_PRECISION (6));
@@ -379,6 +383,7 @@ done:
         json_decref (results[i].times);
         json_decref (results[i].hop);
         json_decref (results[i].hops);
+        json_decref (results[i].kv);
     }
     json_decref (stages);
     wl_session_close (&session);

@@ -195,6 +195,7 @@ static bool plan_described (const flags *f, const wl_opened_model *opened, wl_er
                                .objective = f->cluster.options.latency ? WL_LATENCY : WL_THROUGHPUT,
                                .layers = f->cluster.options.layers,
                                .n_pages = pages_for (f, &file, opened->model),
+                               .kv = f->cluster.options.kv,
                                .max_rows = chunk > WL_POLICY_ROWS ? chunk : WL_POLICY_ROWS,
                                .max_logit_rows = file.mix.slots > WL_PLAN_STREAMS ? file.mix.slots : WL_PLAN_STREAMS,
                                .hop = f->cluster.options.hop,

@@ -278,6 +278,7 @@ static void print_result (const scoring *s, wl_session *session)
                               (json_int_t) count_windows (s), "counted", (json_int_t) n, "mean_nll", mean, "perplexity",
                               perplexity, "perplexity_error", error, "positions", s->positions);
     json_object_set_new (json, "hop", wl_session_hop (session));
+    json_object_set_new (json, "kv", wl_session_kv (session));
     json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
     putchar ('\n');
     json_decref (json);

@@ -114,6 +114,7 @@ const wl_kernels wl_kernels_avx2 = {
     .rope_adjacent = rope_adjacent,
     .rope_halves = rope_halves,
     .to_f16 = to_f16,
+    .to_q8_0 = to_q8_0,
 };
 
 #endif

@@ -28,6 +28,7 @@ const wl_kernels wl_kernels_avx512vnni = {
     .rope_adjacent = rope_adjacent,
     .rope_halves = rope_halves,
     .to_f16 = to_f16,
+    .to_q8_0 = to_q8_0,
 };
 
 #endif

@@ -94,11 +94,17 @@ typedef struct wl_activations {
 
 /* -- Attention ----------------------------------------------------------------------------------------------------- */
 
-/* KV pages: WL_KV_PAGE positions of one kv head, f16 (values beyond the f16 range are clamped to +-65504 on storing).
+/* What a KV cache holds. */
+typedef enum wl_kv_type { WL_KV_F16, WL_KV_Q8_0, WL_N_KV_TYPES } wl_kv_type;
+
+/* KV pages: WL_KV_PAGE positions of one kv head.
  *   K page: [WL_KV_PAGE / 16][head_dim][16]   so that a vector holds one element of several positions
  *   V page: [WL_KV_PAGE][head_dim]
+ * WL_KV_F16: f16 elements; values beyond the f16 range are clamped to +-65504 on storing.
+ * WL_KV_Q8_0: int8 elements, and behind them the page's f16 scales, [head_dim / 32][WL_KV_PAGE]: one for 32 elements of
+ * a position's head; head_dim is a multiple of 32. An element stands for scale * q; to_q8_0 rounds.
  * Attention runs over fixed blocks of WL_ATTENTION_BLOCK positions, aligned to multiples of it. */
-enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256 };
+enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256, WL_KV_SCALED = 32 };
 
 /* The definition, for query row i with visible positions t in [first[i], last[i]]:
  *   per block of positions b, ascending, skipping blocks that hold no visible position:
@@ -111,6 +117,9 @@ enum { WL_KV_PAGE = 64, WL_KV_GROUP = 16, WL_ATTENTION_BLOCK = 256 };
  *   with a sink (gpt-oss), one more block of one position with s = sink, p = 1 and v = 0, last:
  *     M = max (m, sink); a = expf (m - M); l = fma (l, a, expf (sink - M)); o = o * a
  *   out[d] = o[d] / l
+ * With WL_KV_Q8_0 a scale is applied once for its 32 elements: the sum of s_t is
+ *     sum_b by fma, b ascending, from 0, of (sum_d by fma, d ascending in block b, from 0, of q_d k8_td) kscale_tb
+ *   and the chain of o_b[d] is of (p_t * vscale_tb) v8_td, with int8 k8 and v8 as f32, b the block of d.
  * max (x, y) is x > y ? x : y from -inf on, so that NaN never becomes the maximum. K of invisible positions inside a
  * block of 16 may be read, V of them is not.
  * Rows are the query heads of one kv group and of consecutive positions; all read the same pages. */
@@ -121,9 +130,10 @@ typedef struct wl_attention {
     float *out; /* [n_rows] rows at out_stride; head_dim (of V) elements each */
     size_t out_stride;
     const uint32_t *first, *last; /* [n_rows] visible positions, both inclusive */
-    const uint16_t *const
+    wl_kv_type kv_type;
+    const void *const
         *k_pages; /* page of position t: [t / WL_KV_PAGE]; pages outside of all [first, last] may be NULL */
-    const uint16_t *const *v_pages;
+    const void *const *v_pages;
     float scale, softcap; /* softcap 0: none */
     const float *sinks;   /* [n_rows] or NULL */
     float *scratch;       /* wl_attention_scratch (n_rows, head_dim) floats, 64-byte aligned */
@@ -178,6 +188,12 @@ typedef struct wl_kernels {
 
     /* f32 -> f16, round half to even, clamped to +-65504 (NaN stays NaN): KV storing. */
     void (*to_f16) (uint16_t *y, const float *x, size_t n);
+
+    /* f32 -> q8_0, n a multiple of WL_KV_SCALED: KV storing. Of 32 values, with amax the largest magnitude:
+     *   scale = amax / 127 as to_f16 rounds it; r = 1 / scale, 0 where the scale is 0
+     *   q = round-half-even of x * r clamped to +-127
+     * Where one is NaN the scale is NaN and all q are 0, so that the fault shows. */
+    void (*to_q8_0) (int8_t *q, uint16_t *scales, const float *x, size_t n);
 } wl_kernels;
 
 extern const wl_kernels wl_kernels_scalar;

@@ -176,15 +176,50 @@ static float sum_lanes (const float l[8])
     return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
 }
 
-static float score (const wl_attention *a, const float *q, size_t t)
+static float f16_product (const wl_attention *a, const float *q, size_t t)
 {
-    const uint16_t *k =
-        a->k_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
+    const uint16_t *k = a->k_pages[t / WL_KV_PAGE];
+    k += t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
     float s = 0.0f;
     for (size_t d = 0; d < a->head_dim; d++)
         s = fmaf (q[d], wl_f16_to_f32 (k[d * WL_KV_GROUP]), s);
-    s *= a->scale;
+    return s;
+}
+
+static float q8_0_product (const wl_attention *a, const float *q, size_t t)
+{
+    const int8_t *page = a->k_pages[t / WL_KV_PAGE];
+    const int8_t *k = page + t % WL_KV_PAGE / WL_KV_GROUP * WL_KV_GROUP * a->head_dim + t % WL_KV_GROUP;
+    const uint16_t *scales = (const uint16_t *) (const void *) (page + WL_KV_PAGE * a->head_dim) + t % WL_KV_PAGE;
+    float s = 0.0f;
+    for (size_t b = 0; b < a->head_dim / WL_KV_SCALED; b++) {
+        float part = 0.0f;
+        for (size_t d = b * WL_KV_SCALED; d < (b + 1) * WL_KV_SCALED; d++)
+            part = fmaf (q[d], (float) k[d * WL_KV_GROUP], part);
+        s = fmaf (part, wl_f16_to_f32 (scales[b * WL_KV_PAGE]), s);
+    }
+    return s;
+}
+
+static float score (const wl_attention *a, const float *q, size_t t)
+{
+    float s = (a->kv_type == WL_KV_F16 ? f16_product (a, q, t) : q8_0_product (a, q, t)) * a->scale;
     return a->softcap > 0.0f ? a->softcap * wl_tanhf (s / a->softcap) : s;
+}
+
+/* o += weight times the value at t. */
+static void add_value (const wl_attention *a, size_t t, float weight, float *o)
+{
+    if (a->kv_type == WL_KV_F16) {
+        const uint16_t *page = a->v_pages[t / WL_KV_PAGE], *v = page + t % WL_KV_PAGE * a->head_dim;
+        for (size_t d = 0; d < a->head_dim; d++)
+            o[d] = fmaf (weight, wl_f16_to_f32 (v[d]), o[d]);
+        return;
+    }
+    const int8_t *page = a->v_pages[t / WL_KV_PAGE], *v = page + t % WL_KV_PAGE * a->head_dim;
+    const uint16_t *scales = (const uint16_t *) (const void *) (page + WL_KV_PAGE * a->head_dim) + t % WL_KV_PAGE;
+    for (size_t d = 0; d < a->head_dim; d++)
+        o[d] = fmaf (weight * wl_f16_to_f32 (scales[d / WL_KV_SCALED * WL_KV_PAGE]), (float) v[d], o[d]);
 }
 
 /* The block of positions that holds [lo, hi]: its maximum and sum, and o [head_dim]. */
@@ -201,9 +236,7 @@ static void attend_block (const wl_attention *a, const float *q, size_t lo, size
     for (size_t t = lo; t <= hi; t++) {
         float weight = wl_expf (p[t - lo] - *m);
         lanes[t % 8] += weight;
-        const uint16_t *v = a->v_pages[t / WL_KV_PAGE] + t % WL_KV_PAGE * a->head_dim;
-        for (size_t d = 0; d < a->head_dim; d++)
-            o[d] = fmaf (weight, wl_f16_to_f32 (v[d]), o[d]);
+        add_value (a, t, weight, o);
     }
     *l = sum_lanes (lanes);
 }
@@ -314,6 +347,25 @@ static void to_f16 (uint16_t *y, const float *x, size_t n)
     }
 }
 
+static void to_q8_0 (int8_t *q, uint16_t *scales, const float *x, size_t n)
+{
+    for (; n > 0; n -= WL_KV_SCALED, x += WL_KV_SCALED, q += WL_KV_SCALED, scales++) {
+        float amax = 0.0f;
+        bool numbers = true;
+        for (size_t i = 0; i < WL_KV_SCALED; i++) {
+            amax = fabsf (x[i]) > amax ? fabsf (x[i]) : amax;
+            numbers = numbers && !isnan (x[i]);
+        }
+        amax = numbers ? amax / 127.0f : NAN;
+        to_f16 (scales, &amax, 1);
+        float scale = wl_f16_to_f32 (*scales), r = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (size_t i = 0; i < WL_KV_SCALED; i++) {
+            float y = numbers ? x[i] * r : 0.0f;
+            q[i] = (int8_t) (int) nearbyintf (y > 127.0f ? 127.0f : y < -127.0f ? -127.0f : y);
+        }
+    }
+}
+
 const wl_kernels wl_kernels_scalar = {
     .isa = "scalar",
     .scratch_bytes = 0,
@@ -340,4 +392,5 @@ const wl_kernels wl_kernels_scalar = {
     .rope_adjacent = rope_adjacent,
     .rope_halves = rope_halves,
     .to_f16 = to_f16,
+    .to_q8_0 = to_q8_0,
 };

@@ -46,6 +46,10 @@ INLINE f8 load8_bf16 (const void *p)
 {
     return _mm256_castsi256_ps (_mm256_slli_epi32 (_mm256_cvtepu16_epi32 (_mm_loadu_si128 ((const __m128i *) p)), 16));
 }
+INLINE f8 load8_i8 (const int8_t *p)
+{
+    return _mm256_cvtepi32_ps (_mm256_cvtepi8_epi32 (_mm_loadl_epi64 ((const __m128i *) p)));
+}
 INLINE void store8_f16 (void *p, f8 v) /* half to even */
 {
     _mm_storeu_si128 ((__m128i *) p, _mm256_cvtps_ph (v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -286,6 +290,11 @@ INLINE f8 load8_bf16 (const void *p)
     uint16x8_t h = vreinterpretq_u16_u8 (vld1q_u8 (p));
     return (f8) BOTH (vreinterpretq_f32_u32 (vshll_n_u16 (vget_low_u16 (h), 16)),
                       vreinterpretq_f32_u32 (vshll_n_u16 (vget_high_u16 (h), 16)));
+}
+INLINE f8 load8_i8 (const int8_t *p)
+{
+    int16x8_t words = vmovl_s8 (vld1_s8 (p));
+    return (f8) BOTH (vcvtq_f32_s32 (vmovl_s16 (vget_low_s16 (words))), vcvtq_f32_s32 (vmovl_high_s16 (words)));
 }
 INLINE void store8_f16 (void *p, f8 v)
 {

@@ -5,7 +5,10 @@
  * Values: 8 elements of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a
  * prompt's rows each end one later); scores are computed for the union and masked in the softmax, values in the range
  * common to all rows as one tile and what is left of each row alone: a value that a row does not see never enters its
- * arithmetic. */
+ * arithmetic.
+ *
+ * q8_0 differs in how keys and values are read: int8 becomes f32 as f16 does, in as many instructions, and a scale is
+ * applied once for 32 elements: to the sums of a key's, and to the weights before a value's. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
 #define WL_ENGINE_KERNELS_SIMD8_ATTENTION_H
 
@@ -35,6 +38,23 @@ typedef struct merged_state {
     bool begun[TILE];
 } merged_state;
 
+/* Scores from products: p[row * BLOCK + position]. */
+INLINE void finish_scores (const int n_rows, const int n_groups, const wl_attention *a, f8 acc[TILE][8], float *p)
+{
+    const f8 scale = set8 (a->scale), cap = set8 (a->softcap);
+    const bool capped = a->softcap > 0.0f;
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int v = 0; v < 2 * n_groups; v++)
+        {
+            f8 s = mul8 (acc[r][v], scale);
+            if (capped)
+                s = mul8 (cap, tanh8 (div8 (s, cap)));
+            store8 (p + r * BLOCK + v * 8, s);
+        }
+    }
+}
+
 /* Scores of n_groups * 16 positions whose keys start at k, for n_rows rows: p[row * BLOCK + position]. */
 INLINE void score_groups (const int n_rows, const int n_groups, const wl_attention *a, const float *q,
                           const uint16_t *k, float *p)
@@ -54,18 +74,40 @@ INLINE void score_groups (const int n_rows, const int n_groups, const wl_attenti
             UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = fma8 (query, keys[v], acc[r][v]);
         }
     }
-    const f8 scale = set8 (a->scale), cap = set8 (a->softcap);
-    const bool capped = a->softcap > 0.0f;
+    finish_scores (n_rows, n_groups, a, acc, p);
+}
+
+/* The same of q8_0; `scales` are the first block's, from the first position on. */
+INLINE void score_groups_q8_0 (const int n_rows, const int n_groups, const wl_attention *a, const float *q,
+                               const int8_t *k, const uint16_t *scales, float *p)
+{
+    const size_t group_stride = GROUP * a->head_dim;
+    f8 acc[TILE][8], part[TILE][8];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
+        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = zero8 ();
+    }
+    for (size_t d = 0; d < a->head_dim; scales += PAGE) {
+        UNROLL for (int r = 0; r < n_rows; r++)
+        {
+            UNROLL for (int v = 0; v < 2 * n_groups; v++) part[r][v] = zero8 ();
+        }
+        for (size_t end = d + WL_KV_SCALED; d < end; d++, k += GROUP) {
+            f8 keys[8];
+            UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = load8_i8 (k + v / 2 * group_stride + v % 2 * 8);
+            UNROLL for (int r = 0; r < n_rows; r++)
+            {
+                f8 query = splat8 (q + r * a->q_stride + d);
+                UNROLL for (int v = 0; v < 2 * n_groups; v++) part[r][v] = fma8 (query, keys[v], part[r][v]);
+            }
+        }
         UNROLL for (int v = 0; v < 2 * n_groups; v++)
         {
-            f8 s = mul8 (acc[r][v], scale);
-            if (capped)
-                s = mul8 (cap, tanh8 (div8 (s, cap)));
-            store8 (p + r * BLOCK + v * 8, s);
+            f8 scale = load8_f16 (scales + v * 8);
+            UNROLL for (int r = 0; r < n_rows; r++) acc[r][v] = fma8 (part[r][v], scale, acc[r][v]);
         }
     }
+    finish_scores (n_rows, n_groups, a, acc, p);
 }
 
 /* Groups run together, so that there are chains enough to hide the latency of fma. */
@@ -74,14 +116,24 @@ INLINE int groups_at_once (const int n_rows)
     return n_rows == 1 ? 4 : n_rows <= 3 ? 2 : 1;
 }
 
+/* The scales of a page of q8_0: [head_dim / 32][PAGE]. */
+INLINE const uint16_t *scales_of (const wl_attention *a, const void *page)
+{
+    return (const uint16_t *) (const void *) ((const int8_t *) page + PAGE * a->head_dim);
+}
+
 /* Scores of all positions that a row sees (and of their neighbours in the same groups). */
 INLINE void score_block (const int n_rows, const wl_attention *a, const block_state *s, const float *q)
 {
     const size_t span = GROUP * (size_t) groups_at_once (n_rows);
     for (size_t t = s->union_lo / span * span; t < s->union_end; t += span) {
-        const uint16_t *page = a->k_pages[t / PAGE];
-        if (page) /* absent: between the ranges of two rows, seen by none */
-            score_groups (n_rows, groups_at_once (n_rows), a, q, page + t % PAGE * a->head_dim, s->p + t % BLOCK);
+        const void *page = a->k_pages[t / PAGE];
+        if (page && a->kv_type == WL_KV_F16) /* absent: between the ranges of two rows, seen by none */
+            score_groups (n_rows, groups_at_once (n_rows), a, q, (const uint16_t *) page + t % PAGE * a->head_dim,
+                          s->p + t % BLOCK);
+        else if (page)
+            score_groups_q8_0 (n_rows, groups_at_once (n_rows), a, q, (const int8_t *) page + t % PAGE * a->head_dim,
+                               scales_of (a, page) + t % PAGE, s->p + t % BLOCK);
     }
 }
 
@@ -134,28 +186,82 @@ INLINE int vectors_at_once (const int n_rows)
     return n_rows == 1 ? 8 : n_rows <= 3 ? 4 : 2;
 }
 
+/* One page's n values from position `at` of the page on; `weights` [TILE][BLOCK] are those of the same positions. */
+INLINE void value_page (const int n_rows, const wl_attention *a, size_t width, float *o, const float *weights,
+                        const uint16_t *page, size_t at, size_t n)
+{
+    const int wide = vectors_at_once (n_rows);
+    const uint16_t *v = page + at * a->head_dim;
+    size_t d = 0;
+    for (; d + 8 * (size_t) wide <= a->head_dim; d += 8 * (size_t) wide)
+        add_values (n_rows, wide, o + d, width, weights, v + d, a->head_dim, n);
+    if (wide > 2)
+        for (; d + 16 <= a->head_dim; d += 16)
+            add_values (n_rows, 2, o + d, width, weights, v + d, a->head_dim, n);
+    for (; d + 8 <= a->head_dim; d += 8)
+        add_values (n_rows, 1, o + d, width, weights, v + d, a->head_dim, n);
+    for (; d < a->head_dim; d++)
+        for (int r = 0; r < n_rows; r++)
+            for (size_t t = 0; t < n; t++)
+                o[r * width + d] =
+                    fmaf (weights[r * BLOCK + t], wl_f16_to_f32 (v[t * a->head_dim + d]), o[r * width + d]);
+}
+
+/* add_values of q8_0: weights [TILE][PAGE] have the scale in them. */
+INLINE void add_values_q8_0 (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *weights,
+                             const int8_t *v, size_t v_stride, size_t n)
+{
+    f8 acc[TILE][4];
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = load8 (o + r * o_stride + 8 * i);
+    }
+    for (size_t t = 0; t < n; t++, v += v_stride) {
+        f8 values[4];
+        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = load8_i8 (v + 8 * i);
+        UNROLL for (int r = 0; r < n_rows; r++)
+        {
+            f8 weight = splat8 (weights + r * PAGE + t);
+            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fma8 (weight, values[i], acc[r][i]);
+        }
+    }
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int i = 0; i < n_vectors; i++) store8 (o + r * o_stride + 8 * i, acc[r][i]);
+    }
+}
+
+/* value_page of q8_0; `weights` [TILE][BLOCK] are those from the page's first position on. */
+INLINE void value_page_q8_0 (const int n_rows, const wl_attention *a, size_t width, float *o, const float *weights,
+                             const int8_t *page, size_t at, size_t n)
+{
+    enum { SCALED_VECTORS = WL_KV_SCALED / 8 };
+    const int wide = vectors_at_once (n_rows) < SCALED_VECTORS ? vectors_at_once (n_rows) : SCALED_VECTORS;
+    const int8_t *v = page + at * a->head_dim;
+    const uint16_t *scales = scales_of (a, page);
+    float scaled[TILE * PAGE];
+    for (size_t d = 0; d < a->head_dim; scales += PAGE) {
+        for (size_t t = at / 8 * 8; t < at + n; t += 8) {
+            f8 scale = load8_f16 (scales + t);
+            UNROLL for (int r = 0; r < n_rows; r++)
+                store8 (scaled + r * PAGE + t, mul8 (load8 (weights + r * BLOCK + t), scale));
+        }
+        for (size_t end = d + WL_KV_SCALED; d < end; d += 8 * (size_t) wide)
+            add_values_q8_0 (n_rows, wide, o + d, width, scaled + at, v + d, a->head_dim, n);
+    }
+}
+
 /* The positions [lo, end) of one block, page by page so that a page's values are in L1 for all slices of the head. */
 INLINE void value_block (const int n_rows, const wl_attention *a, const block_state *s, float *o, const float *p,
                          size_t lo, size_t end)
 {
-    const int wide = vectors_at_once (n_rows);
     while (lo < end) {
-        const size_t page_end = lo / PAGE * PAGE + PAGE, n = (end < page_end ? end : page_end) - lo;
-        const uint16_t *v = a->v_pages[lo / PAGE] + lo % PAGE * a->head_dim;
-        const float *weights = p + lo % BLOCK;
-        size_t d = 0;
-        for (; d + 8 * (size_t) wide <= a->head_dim; d += 8 * (size_t) wide)
-            add_values (n_rows, wide, o + d, s->width, weights, v + d, a->head_dim, n);
-        if (wide > 2)
-            for (; d + 16 <= a->head_dim; d += 16)
-                add_values (n_rows, 2, o + d, s->width, weights, v + d, a->head_dim, n);
-        for (; d + 8 <= a->head_dim; d += 8)
-            add_values (n_rows, 1, o + d, s->width, weights, v + d, a->head_dim, n);
-        for (; d < a->head_dim; d++)
-            for (int r = 0; r < n_rows; r++)
-                for (size_t t = 0; t < n; t++)
-                    o[r * s->width + d] =
-                        fmaf (weights[r * BLOCK + t], wl_f16_to_f32 (v[t * a->head_dim + d]), o[r * s->width + d]);
+        const size_t start = lo / PAGE * PAGE, n = (end < start + PAGE ? end : start + PAGE) - lo;
+        const void *page = a->v_pages[lo / PAGE];
+        if (a->kv_type == WL_KV_F16)
+            value_page (n_rows, a, s->width, o, p + lo % BLOCK, page, lo - start, n);
+        else
+            value_page_q8_0 (n_rows, a, s->width, o, p + start % BLOCK, page, lo - start, n);
         lo += n;
     }
 }

@@ -5,7 +5,9 @@
 #define WL_ENGINE_KERNELS_SIMD8_ELEMENTWISE_H
 
 #include <math.h>
+#include <string.h>
 
+#include "engine/kernels/math.h"
 #include "kernels.h"
 #include "simd8.h"
 
@@ -126,6 +128,44 @@ static void to_f16 (uint16_t *y, const float *x, size_t n)
         store8_f16 (y + i, select8 (greater8 (v, limit), limit, v));
     }
     wl_kernels_scalar.to_f16 (y + i, x + i, n - i);
+}
+
+/* The largest magnitude of 32 numbers; NaN if one of them is. */
+static float magnitude_of_32 (const float *x)
+{
+    const f8 zero = zero8 ();
+    f8 top = zero, faults = zero;
+    for (size_t i = 0; i < WL_KV_SCALED; i += 8) {
+        f8 v = load8 (x + i);
+        top = top8 (select8 (greater8 (zero, v), negate8 (v), v), top);
+        faults = select8 (is_nan8 (v), set8 (1.0f), faults);
+    }
+    return top_lane8 (faults) > 0.0f ? NAN : top_lane8 (top);
+}
+
+static void to_q8_0 (int8_t *q, uint16_t *scales, const float *x, size_t n)
+{
+    /* numbers of +-127 plus this end in their bits as whole ones, rounded half to even */
+    const f8 limit = set8 (127.0f), minus = set8 (-127.0f), round = set8 (0x1.8p23f);
+    for (; n > 0; n -= WL_KV_SCALED, x += WL_KV_SCALED, q += WL_KV_SCALED, scales++) {
+        float amax = magnitude_of_32 (x), part = amax / 127.0f, rounded[WL_KV_SCALED];
+        wl_kernels_scalar.to_f16 (scales, &part, 1);
+        if (isnan (amax)) {
+            memset (q, 0, WL_KV_SCALED);
+            continue;
+        }
+        float scale = wl_f16_to_f32 (*scales);
+        const f8 r = set8 (scale > 0.0f ? 1.0f / scale : 0.0f);
+        for (size_t i = 0; i < WL_KV_SCALED; i += 8) {
+            f8 y = top8 (mul8 (load8 (x + i), r), minus);
+            store8 (rounded + i, add8 (select8 (greater8 (y, limit), limit, y), round));
+        }
+        for (size_t i = 0; i < WL_KV_SCALED; i++) {
+            uint32_t bits;
+            memcpy (&bits, rounded + i, sizeof bits);
+            q[i] = (int8_t) (bits & 0xff);
+        }
+    }
 }
 
 #endif

@@ -86,6 +86,29 @@ def test_logits_are_the_same_bytes_for_any_split_threads_and_kernels(woolly, own
         assert np.array_equal(logits.view(np.uint32), expected.view(np.uint32)), f"{arguments} changes the logits"
 
 
+@pytest.mark.parametrize("name", ["granite-q8_0", "gemma3-q4_0"])
+def test_a_q8_0_cache_gives_the_same_bytes_for_any_split_and_is_near_f16(woolly, own_models, name):
+    """Near: what the layers themselves round moves with any change of their input, by 0.02 here."""
+    model, tokens = own_models / f"{name}.gguf", random_tokens(name, 150)
+    exact, rounded = woolly.logits(model, tokens), woolly.logits(model, tokens, "--kv", "q8_0", "--threads", 1)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 0 < error < 0.06, error
+    for arguments in (["--local", 2, "--chunk", 17], ["--local", 4, "--threads", 1], ["--isa", "scalar", "--local", 3]):
+        logits = woolly.logits(model, tokens, "--kv", "q8_0", *arguments)
+        assert np.array_equal(logits.view(np.uint32), rounded.view(np.uint32)), f"{arguments} changes the logits"
+
+
+def test_a_q8_0_cache_is_half_as_large_and_refused_where_heads_do_not_fit(woolly, own_models, expect_error):
+    model = own_models / "gemma3-q4_0.gguf"  # 6 layers, 1 KV head of 64 elements
+    for kv, size in (("f16", 2), ("q8_0", 34 / 32)):
+        plan = woolly.json("plan", "-m", model, "--local", 2, "--ctx", 512, "--kv", kv)
+        assert plan["kv"] == kv and sum(stage["kv_bytes"] for stage in plan["stages"]) == 6 * 2 * 64 * 512 * size
+        run = woolly.json("run", "-m", model, "--raw", "-p", PROMPT, "-n", 4, "--kv", kv)
+        assert run["kv"] == {"type": kv, "position_bytes": 6 * 2 * 64 * size}
+    expect_error(2, "heads have 24", "run", "-m", own_models / "llama-f16.gguf", "-p", "x", "--kv", "q8_0")
+    expect_error(2, "choose f16 or q8_0", "run", "-m", model, "-p", "x", "--kv", "q4_0")
+
+
 @pytest.mark.short
 def test_decoding_gives_the_tokens_that_prefill_scores_best(woolly, own_models, tmp_path):
     """One token at a time and many at once go through different shapes of the same kernels; the arg-max must agree exactly."""

@@ -72,6 +72,16 @@ def test_requests_that_lose_their_pages_get_the_same_tokens(woolly, tiny, tmp_pa
     assert [answer["tokens"] for answer in answers] == [answer["tokens"] for answer in expected]
 
 
+def test_prefixes_are_shared_in_a_q8_0_cache_too(woolly, tiny, tmp_path):
+    path = tmp_path / "prompts"
+    prompts = make_prompts(path)[:16]
+    path.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    expected, _ = answer_all(woolly, tiny, path, "--parallel", 1, "--no-prefix-cache", "--kv", "q8_0")
+    answers, summary = answer_all(woolly, tiny, path, "--local", 2, "--spec", "ngram", "--kv", "q8_0")
+    assert summary["prompt_tokens_cached"] > 0
+    assert [answer["tokens"] for answer in answers] == [answer["tokens"] for answer in expected]
+
+
 @pytest.mark.short
 def test_a_prompt_that_was_read_before_is_not_computed_again(woolly, tiny, tmp_path):
     path = tmp_path / "prompts"

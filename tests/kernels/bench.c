@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/kv_cache.h"
 #include "kernels_test.h"
 
 static double seconds (void)
@@ -109,13 +110,20 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
     free_activations (&a);
 }
 
+static const struct {
+    size_t head_dim, group, n_queries;
+    uint32_t last;
+} attentions[] = {{128, 6, 1, 511},  {128, 6, 1, 4095},  {128, 4, 1, 4095}, {64, 1, 1, 1023},
+                  {128, 6, 64, 511}, {128, 6, 64, 4095}, {64, 3, 64, 1023}, {256, 4, 16, 1023}};
+
 /* n_rows query rows (groups of heads) against `last` positions. */
-static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim, size_t group, size_t n_queries,
-                             uint32_t last)
+static void bench_attention (test_state *t, const wl_kernels *k, wl_kv_type kv_type, size_t head_dim, size_t group,
+                             size_t n_queries, uint32_t last)
 {
     enum { MAX_PAGES = 128 };
-    uint16_t *k_pages[MAX_PAGES], *v_pages[MAX_PAGES];
+    uint16_t *k_pages[MAX_PAGES], *v_pages[MAX_PAGES]; /* of q8_0 the elements are these bits, and the scales behind */
     size_t n_rows = group * n_queries, n_pages = last / WL_KV_PAGE + 1;
+    size_t page_bytes = (size_t) wl_kv_page_bytes (kv_type, 1, 1, (uint32_t) head_dim) / 2;
     for (size_t i = 0; i < n_pages; i++) {
         k_pages[i] = test_alloc (WL_KV_PAGE * head_dim * 2);
         v_pages[i] = test_alloc (WL_KV_PAGE * head_dim * 2);
@@ -141,8 +149,9 @@ static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim
                       .out_stride = head_dim,
                       .first = first,
                       .last = lasts,
-                      .k_pages = (const uint16_t *const *) k_pages,
-                      .v_pages = (const uint16_t *const *) v_pages,
+                      .kv_type = kv_type,
+                      .k_pages = (const void *const *) k_pages,
+                      .v_pages = (const void *const *) v_pages,
                       .scale = 0.09f,
                       .scratch = scratch};
     timing best = {1e9, 1e9};
@@ -154,9 +163,10 @@ static void bench_attention (test_state *t, const wl_kernels *k, size_t head_dim
         best.best = took < best.best ? took : best.best;
         best.clock = clock < best.clock ? clock : best.clock;
     }
-    printf ("%-8s attention head_dim %zu, %zu heads x %zu queries, %u positions: %.1f MAC/clk, %.1f GB/s of KV\n",
-            k->isa, head_dim, group, n_queries, last + 1, pairs * (double) head_dim * 2 * best.clock / best.best,
-            (double) (last + 1) * (double) head_dim * 4 / best.best * 1e-9);
+    printf ("%-8s attention %s head_dim %zu, %zu heads x %zu queries, %u positions: %.1f MAC/clk, %.1f GB/s of KV\n",
+            k->isa, wl_kv_type_name (kv_type), head_dim, group, n_queries, last + 1,
+            pairs * (double) head_dim * 2 * best.clock / best.best,
+            (double) (last + 1) * (double) (2 * page_bytes) / WL_KV_PAGE / best.best * 1e-9);
     for (size_t i = 0; i < n_pages; i++) {
         test_free (k_pages[i]);
         test_free (v_pages[i]);
@@ -249,13 +259,9 @@ void bench (test_state *t, const char *only_type)
         if (only_type && strcmp (only_type, "attention") != 0)
             continue;
         bench_small (t, tables[i]);
-        bench_attention (t, tables[i], 128, 6, 1, 511);
-        bench_attention (t, tables[i], 128, 6, 1, 4095);
-        bench_attention (t, tables[i], 128, 4, 1, 4095);
-        bench_attention (t, tables[i], 64, 1, 1, 1023);
-        bench_attention (t, tables[i], 128, 6, 64, 511);
-        bench_attention (t, tables[i], 128, 6, 64, 4095);
-        bench_attention (t, tables[i], 64, 3, 64, 1023);
-        bench_attention (t, tables[i], 256, 4, 16, 1023);
+        for (wl_kv_type kv = 0; kv < WL_N_KV_TYPES; kv++)
+            for (size_t j = 0; j < sizeof attentions / sizeof attentions[0]; j++)
+                bench_attention (t, tables[i], kv, attentions[j].head_dim, attentions[j].group, attentions[j].n_queries,
+                                 attentions[j].last);
     }
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/kernels/math.h"
 #include "kernels_test.h"
 
 enum { MAX_LENGTH = 4096 };
@@ -23,6 +24,31 @@ static void fill (test_state *t, float *x, size_t n, bool special)
     for (size_t i = 0; i < n; i++)
         x[i] = special && (random_u32 (t) & 3) == 0 ? specials[random_below (t, sizeof specials / sizeof specials[0])]
                                                     : size * random_normal (t);
+}
+
+/* q8_0 of x: the same bytes as scalar's; and scalar's are as near as its scale allows. */
+static void compare_q8_0 (test_state *t, const wl_kernels *k, buffers *s, size_t n, const char *where)
+{
+    int8_t *got = (int8_t *) s->got, *expected = (int8_t *) s->expected;
+    t->what = "to_q8_0";
+    memset (got, 0x55, n + 8);
+    memset (expected, 0x55, n + 8);
+    memset (s->half_got, 0x55, (n + 8) * 2);
+    memset (s->half_expected, 0x55, (n + 8) * 2);
+    wl_kernels_scalar.to_q8_0 (expected, s->half_expected, s->x, n);
+    k->to_q8_0 (got, s->half_got, s->x, n);
+    check_bytes (t, got, expected, n + 8, where);
+    check_bytes (t, s->half_got, s->half_expected, (n + 8) * 2, where);
+    bool near = true;
+    for (size_t i = 0; i < n; i++) {
+        float scale = wl_f16_to_f32 (s->half_expected[i / WL_KV_SCALED]), error = s->x[i] - scale * expected[i];
+        /* a scale near f16's least is rounded by up to half of that; beyond f16's range x is clamped */
+        if (fabsf (s->x[i]) <= 127 * 65504.0f && scale < 65504.0f)
+            near = near && fabsf (error) <= 0.5625f * scale + 127 * 0x1p-25f;
+        else
+            near = near && (isnan (scale) || isnan (s->x[i]) || scale == 65504.0f);
+    }
+    check (t, near, "%s: scalar is off by more than half a scale", where);
 }
 
 static void compare_length (test_state *t, const wl_kernels *k, buffers *s, size_t n, bool special)
@@ -65,6 +91,8 @@ static void compare_length (test_state *t, const wl_kernels *k, buffers *s, size
     scalar->to_f16 (s->half_expected, s->x, n);
     k->to_f16 (s->half_got, s->x, n);
     check_bytes (t, s->half_got, s->half_expected, (n + 8) * 2, where);
+    if (n % WL_KV_SCALED == 0)
+        compare_q8_0 (t, k, s, n, where);
 }
 
 /* The exponential inside silu and gelu, at very many points. */

@@ -254,7 +254,7 @@ static void strangers_are_refused_with_a_reason (void **state)
     Woolly__Hello hello = sound_hello (&none);
     hello.data_endpoint = (char *) "";
     hello.protocol = WL_PROTOCOL + 1;
-    assert_refused (r, hello, "protocol 4");
+    assert_refused (r, hello, "protocol 5");
     hello.protocol = WL_PROTOCOL;
     hello.data_endpoint = (char *) "inproc://here";
     assert_refused (r, hello, "endpoint");

@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <sodium.h>
 
+#include "engine/kv_cache.h"
 #include "engine/memory.h"
 #include "engine/stage.h"
 
@@ -73,6 +74,7 @@ typedef struct shape { /* how a computation is laid out; results must not depend
     bool shares_steps; /* another sequence of the same tokens, shifted, rides along in each step */
     const wl_kernels *kernels;
     bool copies_pages; /* each step that begins inside a page has it copied to another one first */
+    wl_kv_type kv;     /* this one they do depend on */
 } shape;
 
 /* Logits of all tokens, [n_tokens, stride]. */
@@ -89,6 +91,7 @@ static float *compute (const fixture *f, const shape *as)
         wl_stage_options options = {.first_layer = f->model->n_layers * i / as->n_stages,
                                     .last_layer = f->model->n_layers * (i + 1) / as->n_stages - 1,
                                     .n_pages = N_PAGES,
+                                    .kv = as->kv,
                                     .max_rows = 2 * MAX_ROWS,
                                     .kernels = as->kernels,
                                     .pool = pool};
@@ -146,7 +149,7 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
             print_message ("skipped: no reference for %s\n", tiny_models[i]);
             continue;
         }
-        float *logits = compute (&f, &(shape){1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL), false});
+        float *logits = compute (&f, &(shape){1, 2, MAX_ROWS, false, wl_kernels_find (NULL, NULL), false, WL_KV_F16});
         size_t n_vocab = f.model->n_vocab, stride = wl_stage_logit_stride (f.model);
         float *exact = malloc (n_vocab * sizeof *exact);
         double difference = 0, norm = 0;
@@ -181,35 +184,77 @@ static void logits_are_as_near_the_exact_reference_as_the_peers (void **state)
 static void results_do_not_depend_on_stages_steps_threads_company_or_kernels (void **state)
 {
     (void) state;
-    static const char *const names[] = {"granite-tiny-Q4_K_M", "granite-tiny-Q4_1", "granite-tiny-F16",
-                                        "qwen3-tiny-Q4_K_M"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    static const struct {
+        const char *name;
+        wl_kv_type kv;
+    } models[] = {{"granite-tiny-Q4_K_M", WL_KV_F16},
+                  {"granite-tiny-Q4_1", WL_KV_F16},
+                  {"granite-tiny-F16", WL_KV_F16},
+                  {"qwen3-tiny-Q4_K_M", WL_KV_F16},
+                  {"qwen3-tiny-Q4_K_M", WL_KV_Q8_0}};
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         fixture f;
-        if (!open_fixture (&f, names[i])) {
-            print_message ("skipped: no %s\n", names[i]);
+        wl_kv_type kv = models[i].kv;
+        if (!open_fixture (&f, models[i].name)) {
+            print_message ("skipped: no %s\n", models[i].name);
             continue;
         }
         f.n_tokens = f.n_tokens < FEW_TOKENS ? f.n_tokens : FEW_TOKENS; /* the scalar kernels take their time */
-        float *expected = compute (&f, &(shape){1, 1, MAX_ROWS, false, &wl_kernels_scalar, false});
+        float *expected = compute (&f, &(shape){1, 1, MAX_ROWS, false, &wl_kernels_scalar, false, kv});
         const wl_kernels *all[8];
         size_t n_isas = wl_kernels_all (all, 8);
         for (size_t isa = 0; isa < n_isas; isa++) {
             const shape shapes[] = {
-                {1, 1, MAX_ROWS, false, all[isa], false}, {2, 2, 17, false, all[isa], true},
-                {1, 2, 1, false, all[isa], false},        {f.model->n_layers, 1, 5, true, all[isa], true},
-                {2, 3, 1, true, all[isa], false},         {1, 2, 64, true, all[isa], false}};
+                {1, 1, MAX_ROWS, false, all[isa], false, kv}, {2, 2, 17, false, all[isa], true, kv},
+                {1, 2, 1, false, all[isa], false, kv},        {f.model->n_layers, 1, 5, true, all[isa], true, kv},
+                {2, 3, 1, true, all[isa], false, kv},         {1, 2, 64, true, all[isa], false, kv}};
             for (size_t j = 0; j < sizeof shapes / sizeof shapes[0]; j++) {
                 float *got = compute (&f, &shapes[j]);
                 size_t bytes = f.n_tokens * wl_stage_logit_stride (f.model) * sizeof *got;
                 if (memcmp (got, expected, bytes) != 0)
-                    fail_msg ("%s: %s kernels, %u stages, %u threads, %u rows a step differ", names[i], all[isa]->isa,
-                              shapes[j].n_stages, shapes[j].n_threads, shapes[j].rows_per_step);
+                    fail_msg ("%s, %s: %s kernels, %u stages, %u threads, %u rows a step differ", models[i].name,
+                              wl_kv_type_name (kv), all[isa]->isa, shapes[j].n_stages, shapes[j].n_threads,
+                              shapes[j].rows_per_step);
                 wl_free_aligned (got);
             }
         }
         wl_free_aligned (expected);
         close_fixture (&f);
     }
+}
+
+static void a_q8_0_cache_is_near_an_f16_one_in_half_its_memory (void **state)
+{
+    (void) state;
+    fixture f;
+    if (!open_fixture (&f, "granite-tiny-F16")) {
+        print_message ("skipped: no model\n");
+        return;
+    }
+    const wl_model *m = f.model;
+    const wl_kernels *best = wl_kernels_find (NULL, NULL);
+    float *exact = compute (&f, &(shape){1, 2, MAX_ROWS, false, best, false, WL_KV_F16}),
+          *rounded = compute (&f, &(shape){1, 2, MAX_ROWS, false, best, false, WL_KV_Q8_0});
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < f.n_tokens * wl_stage_logit_stride (m); i++) {
+        double d = (double) rounded[i] - (double) exact[i];
+        difference += d * d;
+        norm += (double) exact[i] * (double) exact[i];
+    }
+    print_message ("relative difference %.6f\n", sqrt (difference / norm));
+    assert_true (difference > 0 && sqrt (difference / norm) < 0.01);
+    wl_stage_options options = {.last_layer = m->n_layers - 1, .n_pages = 1000, .max_rows = 1};
+    uint64_t needed[WL_N_KV_TYPES], pages[WL_N_KV_TYPES];
+    for (wl_kv_type kv = 0; kv < WL_N_KV_TYPES; kv++) {
+        options.kv = kv;
+        needed[kv] = wl_stage_memory_needed (m, &options);
+        pages[kv] = 1000 * wl_kv_page_bytes (kv, m->n_layers, m->n_kv_heads, m->head_dim);
+    }
+    assert_int_equal (pages[WL_KV_Q8_0], pages[WL_KV_F16] * 34 / 64);
+    assert_int_equal (needed[WL_KV_F16] - needed[WL_KV_Q8_0], pages[WL_KV_F16] - pages[WL_KV_Q8_0]);
+    wl_free_aligned (exact);
+    wl_free_aligned (rounded);
+    close_fixture (&f);
 }
 
 static void a_step_that_breaks_a_bound_is_refused (void **state)
@@ -305,6 +350,7 @@ int main (void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test (logits_are_as_near_the_exact_reference_as_the_peers),
         cmocka_unit_test (results_do_not_depend_on_stages_steps_threads_company_or_kernels),
+        cmocka_unit_test (a_q8_0_cache_is_near_an_f16_one_in_half_its_memory),
         cmocka_unit_test (a_step_that_breaks_a_bound_is_refused),
         cmocka_unit_test (loading_survives_any_failing_allocation),
     };

@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "engine/kernels/kernels.h"
 #include "peers.h"
 #include "proto/fingerprint.h"
 #include "proto/hop.h"
@@ -462,6 +463,8 @@ static void plans_out_of_bounds_are_refused_with_a_reason (void **state)
     REFUSED (load.n_threads = UINT32_MAX, WL_ERROR_CLUSTER, "out of bounds");
     REFUSED (load.hop = WL_N_HOPS, WL_ERROR_CLUSTER, "hops");
     REFUSED (load.hop = UINT32_MAX, WL_ERROR_CLUSTER, "hops");
+    REFUSED (load.kv = WL_N_KV_TYPES, WL_ERROR_CLUSTER, "KV cache");
+    REFUSED (load.kv = UINT32_MAX, WL_ERROR_CLUSTER, "KV cache");
     REFUSED (load.next_endpoint = (char *) "inproc://x", WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.next_endpoint = (char *) "", WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.model_path = (char *) "", WL_ERROR_CLUSTER, "--model-dir");
