@@ -29,9 +29,9 @@ enum {
     PANEL_COLUMNS = 6,
     PANEL_BYTES = 16384, /* of PANEL_TILES: half of L1 */
     SLAB = PANEL_BYTES / PANEL_TILES / WL_TILE_ROWS,
-    COLUMN_BLOCK = 192,    /* columns prepared at a time */
+    COLUMN_BLOCK = 512,    /* columns prepared at a time */
     MAX_EXTRAS = 16,       /* int32 or float, of 256 elements of a column */
-    PREFETCH_BYTES = 2048, /* ahead, when one column streams the weights */
+    PREFETCH_BYTES = 2048, /* ahead, as few columns stream the weights */
 };
 
 INLINE int32_t load_4 (const void *p)
@@ -150,9 +150,8 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
         half acc[DIRECT_COLUMNS];
         UNROLL for (int c = 0; c < n_columns; c++) acc[c] = _mm256_setzero_si256 ();
         for (int o = 0; o < outer; o++) {
-            if (n_columns == 1)
-                for (size_t line = 0; line < part; line += 64)
-                    _mm_prefetch ((const char *) packed + PREFETCH_BYTES + (size_t) o * part + line, _MM_HINT_T0);
+            for (size_t line = 0; line < part; line += 64)
+                _mm_prefetch ((const char *) packed + PREFETCH_BYTES + (size_t) o * part + line, _MM_HINT_T0);
             UNROLL for (int i = 0; i < inner; i++)
             {
                 direct_group (type, n_columns, acc, source, &f, o, i, a);
@@ -431,17 +430,16 @@ static void matmul_direct (const kernel_set *set, float *out, size_t out_stride,
 {
     const size_t n_blocks = a->n / set->width, n_columns = a->n_rows,
                  first = n_columns <= DIRECT_COLUMNS ? n_columns : (n_columns + 1) / 2;
-    for (size_t t = 0; t < n_tiles; t++, tiles += n_blocks * set->block_bytes)
-        for (size_t c = 0; c < n_columns; c += first) {
-            const columns some = {a->q + c * a->q_stride,
-                                  a->scales + c * a->scale_stride,
-                                  a->sums + c * a->sum_stride,
-                                  a->q_stride,
-                                  a->scale_stride,
-                                  a->sum_stride};
-            const size_t n = n_columns - c < first ? n_columns - c : first;
-            set->direct[n](out + c * out_stride + 8 * t, out_stride, tiles, some, n_blocks);
-        }
+    const columns all = {a->q, a->scales, a->sums, a->q_stride, a->scale_stride, a->sum_stride};
+    columns rest = all;
+    rest.q += first * a->q_stride;
+    rest.scales += first * a->scale_stride;
+    rest.sums += first * a->sum_stride;
+    for (size_t t = 0; t < n_tiles; t++, tiles += n_blocks * set->block_bytes, out += 8) {
+        set->direct[first](out, out_stride, tiles, all, n_blocks);
+        if (n_columns > first)
+            set->direct[n_columns - first](out + first * out_stride, out_stride, tiles, rest, n_blocks);
+    }
 }
 
 /* All columns, in runs of about the same length: more than MAX_DIRECT_COLUMNS make runs of 4 to 6. */
@@ -506,8 +504,10 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
     for (size_t c = 0; c < a->n_rows; c++)
         memset (out + c * out_stride, 0, n_tiles * WL_TILE_ROWS * sizeof (float));
     panel *p = scratch;
-    memset (p->bytes, 0, sizeof p->bytes); /* what stands beside a tile that is alone is multiplied too */
-    memset (p->factors, 0, sizeof p->factors);
+    if (n_tiles % VECTOR_TILES) { /* what stands beside a tile that is alone is multiplied too */
+        memset (p->bytes, 0, sizeof p->bytes);
+        memset (p->factors, 0, sizeof p->factors);
+    }
     size_t c = 0;
     for (size_t blocks = (a->n_rows + COLUMN_BLOCK - 1) / COLUMN_BLOCK; blocks > 0; blocks--) {
         const size_t n_columns = (a->n_rows - c + blocks - 1) / blocks;

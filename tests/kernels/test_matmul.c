@@ -79,6 +79,26 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
     free_activations (&activations);
 }
 
+/* More columns than any table prepares at a time. */
+static void compare_batch (test_state *t, const wl_kernels *kernels, uint32_t type)
+{
+    enum { N = 512, N_TILES = 5, N_COLUMNS = 1100, STRIDE = N_TILES * 8 };
+    uint8_t *tiles = random_tiles (t, type, N_TILES, N, ROWS_ORDINARY, 0);
+    test_activations activations;
+    make_activations (t, &activations, &wl_kernels_scalar, wl_format_find (type)->activation, N_COLUMNS, N, false);
+    float *expected = test_alloc (N_COLUMNS * STRIDE * sizeof (float));
+    float *got = test_alloc (N_COLUMNS * STRIDE * sizeof (float));
+    void *scratch = test_alloc (kernels->scratch_bytes);
+    wl_kernels_scalar.matmul[type](expected, STRIDE, tiles, N_TILES, &activations.a, NULL);
+    kernels->matmul[type](got, STRIDE, tiles, N_TILES, &activations.a, scratch);
+    check_floats (t, got, expected, N_COLUMNS * STRIDE, wl_type_name (type));
+    test_free (tiles);
+    test_free (expected);
+    test_free (got);
+    test_free (scratch);
+    free_activations (&activations);
+}
+
 /* MXFP4's factor is 2^(e - 128) for every e, subnormal ones too: weights of 2 and activations of 1, scaled so that no
  * product is lost. */
 static void compare_exponents (test_state *t, const wl_kernels *kernels)
@@ -135,6 +155,8 @@ void test_matmul (test_state *t, const wl_kernels *kernels)
             for (int kind = ROWS_ORDINARY; kind <= ROWS_ANY; kind++)
                 if (!t->quick || j == (size_t) kind + 1)
                     compare_shape (t, kernels, type, n[j], kind, j == 2);
+        if (!t->quick)
+            compare_batch (t, kernels, type);
     }
 }
 
