@@ -19,7 +19,7 @@
 #include "engine/memory.h"
 #include "local_workers.h"
 #include "proto/fingerprint.h"
-#include "weight_server.h"
+#include "proto/weight_server.h"
 
 enum { POLL_MS = 50, SEND_TURN_MS = 100, FRESH_MS = 200 };
 
@@ -27,7 +27,8 @@ typedef struct stage {
     uint32_t member;
     wl_plan_stage plan;
     char next_endpoint[256];
-    char weights_endpoint[WEIGHT_ENDPOINT_BYTES];
+    char weights_endpoint[WL_WEIGHT_ENDPOINT_BYTES];
+    char *weights_peers[WL_WEIGHTS_MAX_PEERS]; /* other stages' members' */
     control_member last_seen;
 } stage;
 
@@ -56,7 +57,7 @@ struct wl_cluster {
     char *model_path;
     control_plan plan;
     control_stage *control_stages;
-    weight_server *weights;          /* only while starting */
+    wl_weight_server *weights;       /* only while starting */
     Woolly__ModelPart *parts;        /* [n_parts], the model's files */
     Woolly__ModelPart **part_places; /* to each of them */
     int64_t shipping_ms;             /* since when weights are on their way; 0: they are not */
@@ -310,6 +311,28 @@ static bool describe_parts (wl_cluster *c, wl_error *err)
     return true;
 }
 
+/* A stage whose worker may have weights that the worker of another one lacks, and can be reached from there. */
+static void add_weights_peer (wl_cluster *c, stage *to, uint32_t from, uint32_t *n)
+{
+    char *endpoint = from < c->n_stages ? c->stages[from].last_seen.weights_endpoint : "";
+    bool reachable = !cluster_is_host_only (endpoint) || cluster_is_host_only (to->last_seen.data_endpoint);
+    if (endpoint[0] && reachable && *n < WL_WEIGHTS_MAX_PEERS)
+        to->weights_peers[(*n)++] = endpoint;
+}
+
+/* The nearest stages first: another split moves layers to them and from them. Local workers have this process's own file. */
+static uint32_t find_weights_peers (wl_cluster *c, uint32_t index)
+{
+    uint32_t n = 0;
+    if (c->stages[index].last_seen.number)
+        return 0;
+    for (uint32_t distance = 1; distance < c->n_stages; distance++) {
+        add_weights_peer (c, &c->stages[index], index - distance, &n); /* wraps: no stage */
+        add_weights_peer (c, &c->stages[index], index + distance, &n);
+    }
+    return n;
+}
+
 static bool start_load (wl_cluster *c, wl_error *err)
 {
     c->model_path = model_path (c->need->gguf, err);
@@ -318,15 +341,16 @@ static bool start_load (wl_cluster *c, wl_error *err)
     do
         randombytes_buf (&c->epoch, sizeof c->epoch);
     while (c->epoch == 0);
-    const weight_server_options serving = {c->need->gguf, c->folder, c->listen, c->epoch};
-    c->weights = weight_server_new (&serving, err);
-    if (!c->weights || !describe_parts (c, err))
+    const wl_weight_server_options serving = {c->folder, c->listen};
+    c->weights = wl_weight_server_new (&serving, err);
+    if (!c->weights || !wl_weight_server_offer_model (c->weights, c->epoch, c->need->gguf, err) ||
+        !describe_parts (c, err))
         return false;
     for (uint32_t i = 0; i < c->n_stages; i++) {
         stage *s = &c->stages[i];
         if (i + 1 < c->n_stages)
             snprintf (s->next_endpoint, sizeof s->next_endpoint, "%s", c->stages[i + 1].last_seen.data_endpoint);
-        if (!weight_server_endpoint (c->weights, s->last_seen.data_endpoint, s->weights_endpoint, err))
+        if (!wl_weight_server_endpoint (c->weights, s->last_seen.data_endpoint, s->weights_endpoint, err))
             return false;
         c->control_stages[i] =
             (control_stage){.member = s->member,
@@ -334,7 +358,9 @@ static bool start_load (wl_cluster *c, wl_error *err)
                             .last_layer = s->plan.last_layer,
                             .n_threads = s->last_seen.number ? s->last_seen.n_threads : c->options.n_threads,
                             .next_endpoint = s->next_endpoint,
-                            .weights_endpoint = s->weights_endpoint};
+                            .weights_endpoint = s->weights_endpoint,
+                            .weights_peers = s->weights_peers,
+                            .n_weights_peers = find_weights_peers (c, i)};
     }
     c->plan = (control_plan){.epoch = c->epoch,
                              .model_path = c->model_path,
@@ -360,12 +386,15 @@ static void describe_loading (wl_cluster *c, const control_progress *p, uint64_t
     enum { ROOM = 160 };
     int64_t now = zclock_mono ();
     const double mb = 1e6;
+    char by_workers[48] = "";
     c->shipping_ms = p->n_arriving == 0 ? 0 : c->shipping_ms ? c->shipping_ms : now;
     double seconds = (double) (now - c->shipping_ms) / 1000;
+    if (p->from_workers_bytes)
+        snprintf (by_workers, sizeof by_workers, " (%.0f MB by workers)", (double) p->from_workers_bytes / mb);
     if (p->n_arriving)
-        snprintf (line, ROOM, "sending weights to %u worker%s: %.0f of %.0f MB, %.0f MB/s", p->n_arriving,
+        snprintf (line, ROOM, "sending weights to %u worker%s: %.0f of %.0f MB%s, %.0f MB/s", p->n_arriving,
                   p->n_arriving == 1 ? "" : "s", (double) p->arrived_bytes / mb, (double) p->arriving_bytes / mb,
-                  seconds > 0 ? (double) p->arrived_bytes / mb / seconds : 0.0);
+                  by_workers, seconds > 0 ? (double) p->arrived_bytes / mb / seconds : 0.0);
     else if (p->n_checking)
         snprintf (line, ROOM, "checking weights kept by %u worker%s: %.0f of %.0f MB", p->n_checking,
                   p->n_checking == 1 ? "" : "s", (double) p->checked_bytes / mb, (double) p->checking_bytes / mb);
@@ -419,7 +448,7 @@ static bool start (wl_cluster *c, wl_error *err)
         return true;
     if (!open_results (c, err) || !start_load (c, err) || !wait_until_loaded (c, err))
         return false;
-    weight_server_free (&c->weights);
+    wl_weight_server_free (&c->weights);
     cluster_plan_loaded (c->planned);
     c->push = wl_link_new (WL_LINK_PUSH, WL_HEADER_LIMIT, err);
     return c->push && wl_link_connect (c->push, c->stages[0].last_seen.data_endpoint, err);
@@ -455,7 +484,7 @@ void wl_cluster_stop (wl_cluster **cluster)
     zsock_destroy (&c->push);
     zsock_destroy (&c->pull);
     control_free (&c->control);
-    weight_server_free (&c->weights); /* after workers were told to leave: until then they would ask it again */
+    wl_weight_server_free (&c->weights); /* after workers were told to leave: until then they would ask it again */
     if (c->folder)
         wl_socket_folder_remove (c->folder);
     wl_wake_close (c->wake);
@@ -515,6 +544,7 @@ void wl_cluster_stage_info (wl_cluster *c, uint32_t index, wl_cluster_stage *out
                               .mapped_bytes = m->mapped_bytes,
                               .busy_ns = m->busy_ns,
                               .shipped_bytes = m->shipped_bytes,
+                              .from_workers_bytes = m->from_workers_bytes,
                               .shipping_ns = m->shipping_ns,
                               .weights_from = m->weights == WOOLLY__WEIGHTS_FROM__SHIPPED ? "shipped"
                                               : m->weights == WOOLLY__WEIGHTS_FROM__CACHE ? "cache"

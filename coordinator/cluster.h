@@ -67,6 +67,7 @@ typedef struct wl_cluster_stage { /* for reports */
     uint64_t memory_bytes;
     bool is_local;                       /* on this machine, started by this process */
     uint64_t shipped_bytes, shipping_ns; /* weights that were sent to it, and the time that took */
+    uint64_t from_workers_bytes;         /* of these: sent by other workers, the rest by the coordinator */
     const char *weights_from;            /* "file": its own copy; "cache": what it had been sent before; "shipped" */
 } wl_cluster_stage;
 

@@ -64,7 +64,7 @@ typedef struct member {
     bool in_plan;
     uint32_t first_layer, last_layer;
     Woolly__LoadPhase phase; /* of loading, and how far */
-    uint64_t done_bytes, total_bytes;
+    uint64_t done_bytes, total_bytes, from_workers_bytes;
 } member;
 
 typedef struct id_range {
@@ -297,6 +297,8 @@ static void send_load (control *c, const control_stage *stage)
     load.kv = plan->kv;
     load.next_endpoint = (char *) stage->next_endpoint;
     load.weights_endpoint = (char *) stage->weights_endpoint;
+    load.weights_peers = (char **) stage->weights_peers;
+    load.n_weights_peers = stage->n_weights_peers;
     load.parts = plan->parts;
     load.n_parts = plan->n_parts;
     load.isa = (char *) plan->isa;
@@ -376,6 +378,11 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
         refuse (c, router, peer, "its data endpoint cannot be connected to");
         return;
     }
+    if (hello->weights_endpoint[0] && (!wl_link_endpoint_ok (hello->weights_endpoint) ||
+                                       strlen (hello->weights_endpoint) >= sizeof m->public.weights_endpoint)) {
+        refuse (c, router, peer, "its weights endpoint cannot be connected to");
+        return;
+    }
     lose_predecessor (c, hello->data_endpoint);
     forget_gone (c);
     m = find_started (c, router, hello->pid);
@@ -393,6 +400,7 @@ static void take_hello (control *c, int router, zframe_t *peer, const Woolly__He
         return; /* out of memory: it will say Hello again */
     copy_text (m->public.isa, sizeof m->public.isa, hello->isa);
     memcpy (m->public.data_endpoint, hello->data_endpoint, strlen (hello->data_endpoint) + 1);
+    memcpy (m->public.weights_endpoint, hello->weights_endpoint, strlen (hello->weights_endpoint) + 1);
     m->public.n_threads = hello->n_threads;
     m->public.memory_bytes = hello->memory_bytes;
     m->router = router;
@@ -477,6 +485,7 @@ static void take_loaded (control *c, member *m, const Woolly__Loaded *loaded)
     m->public.weight_bytes = m->done_bytes = loaded->weight_bytes;
     m->phase = WOOLLY__LOAD_PHASE__PACKING;
     m->public.shipped_bytes = loaded->shipped_bytes;
+    m->public.from_workers_bytes = loaded->from_workers_bytes;
     m->public.shipping_ns = loaded->shipping_ns;
     m->public.weights = loaded->weights;
     m->public.rss_bytes = loaded->rss_bytes;
@@ -517,6 +526,7 @@ static void take_message (control *c, int router, zframe_t *peer, const Woolly__
             m->phase = message->progress->phase;
             m->done_bytes = message->progress->done_bytes;
             m->total_bytes = message->progress->total_bytes;
+            m->from_workers_bytes = message->progress->from_workers_bytes;
             wl_wake_signal (c->options.wake_end);
         }
         return;
@@ -851,6 +861,7 @@ control_progress control_load_progress (control *c)
         if (m->phase == WOOLLY__LOAD_PHASE__ARRIVING) {
             p.n_arriving++;
             p.arrived_bytes += m->done_bytes;
+            p.from_workers_bytes += m->from_workers_bytes;
             p.arriving_bytes += m->total_bytes;
         } else if (m->phase == WOOLLY__LOAD_PHASE__CHECKING) {
             p.n_checking++;

@@ -37,6 +37,7 @@ typedef struct control_member {
     char name[96];
     char isa[16];
     char data_endpoint[256];
+    char weights_endpoint[256]; /* where others get the weights that it has; "": nowhere */
     uint32_t n_threads;
     uint64_t memory_bytes;
     char machine[40];    /* the same for all on one machine; "": it did not say */
@@ -46,7 +47,7 @@ typedef struct control_member {
     double link_latency_s, link_bytes_per_s; /* one way */
     /* once loaded */
     uint64_t weight_bytes, rss_bytes, busy_ns;
-    uint64_t shipped_bytes, shipping_ns;
+    uint64_t shipped_bytes, from_workers_bytes, shipping_ns;
     Woolly__WeightsFrom weights;
     uint64_t kept_bytes, mapped_bytes; /* as in cluster.h */
 } control_member;
@@ -62,6 +63,8 @@ typedef struct control_stage {
     uint32_t n_threads;
     const char *next_endpoint;
     const char *weights_endpoint;
+    char *const *weights_peers; /* [n_weights_peers] */
+    uint32_t n_weights_peers;
 } control_stage;
 
 typedef struct control_plan {
@@ -85,6 +88,7 @@ typedef struct control_progress {
     uint64_t packed_bytes;                  /* of all stages */
     uint32_t n_arriving, n_checking;        /* stages whose weights are on their way, or compared with their hashes */
     uint64_t arrived_bytes, arriving_bytes; /* done and total of the former */
+    uint64_t from_workers_bytes;            /* of arrived_bytes */
     uint64_t checked_bytes, checking_bytes; /* of the latter */
 } control_progress;
 

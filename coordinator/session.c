@@ -261,6 +261,7 @@ json_t *wl_session_stages (wl_session *s)
             (json_int_t) stage.rss_bytes, "busy_fraction", busy > 1 ? 1.0 : busy, "threads", (int) stage.n_threads,
             "isa", stage.isa, "weights", stage.weights_from, "shipped_bytes", (json_int_t) stage.shipped_bytes);
         json_object_set_new (json, "time", time_of (s, i));
+        json_object_set_new (json, "from_workers_bytes", json_integer ((json_int_t) stage.from_workers_bytes));
         json_object_set_new (json, "shipping_s", json_real ((double) stage.shipping_ns * 1e-9));
         json_object_set_new (json, "kept_bytes", json_integer ((json_int_t) stage.kept_bytes));
         json_object_set_new (json, "mapped_bytes", json_integer ((json_int_t) stage.mapped_bytes));

@@ -153,12 +153,17 @@ void wl_result_free (Woolly__Result **result)
 Woolly__WeightsAsk *wl_weights_ask_decode (const uint8_t *bytes, size_t length, wl_error *err)
 {
     Woolly__WeightsAsk *ask = (Woolly__WeightsAsk *) decode (&woolly__weights_ask__descriptor, bytes, length, err);
-    if (ask && (ask->length == 0 || ask->length > WL_WEIGHTS_CHUNK_BYTES)) {
-        wl_fail (err, WL_ERROR_CLUSTER, "%u bytes of weights are asked for, where 1 to %d are a chunk", ask->length,
-                 WL_WEIGHTS_CHUNK_BYTES);
-        wl_weights_ask_free (&ask);
-    }
-    return ask;
+    if (!ask)
+        return NULL;
+    bool holdings = ask->wanted == WOOLLY__WEIGHTS_WANTED__HOLDINGS;
+    bool known =
+        holdings || ask->wanted == WOOLLY__WEIGHTS_WANTED__BYTES || ask->wanted == WOOLLY__WEIGHTS_WANTED__HASH;
+    if (known && (holdings ? ask->length == 0 : ask->length > 0 && ask->length <= WL_WEIGHTS_CHUNK_BYTES))
+        return ask;
+    wl_fail (err, WL_ERROR_CLUSTER, "%u bytes of weights are asked for, where 1 to %d are a chunk", ask->length,
+             WL_WEIGHTS_CHUNK_BYTES);
+    wl_weights_ask_free (&ask);
+    return NULL;
 }
 
 void wl_weights_ask_free (Woolly__WeightsAsk **ask)

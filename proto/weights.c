@@ -3,14 +3,92 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "engine/memory.h"
 #include "wire_private.h"
 
 void wl_weights_hash (const void *bytes, size_t length, uint8_t hash[WL_WEIGHTS_HASH_BYTES])
 {
     crypto_generichash (hash, WL_WEIGHTS_HASH_BYTES, bytes, length, NULL, 0);
 }
+
+/* -- holdings ----------------------------------------------------------------------------------------------------------------------------- */
+
+bool wl_weights_hold (const wl_weights_range *ranges, size_t n, uint32_t part, uint64_t offset, uint32_t length)
+{
+    size_t low = 0, high = n; /* the last range that begins no later */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const wl_weights_range *r = &ranges[middle];
+        if (r->part < part || (r->part == part && r->offset <= offset))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return false;
+    const wl_weights_range *r = &ranges[low - 1];
+    return r->part == part && length <= r->bytes && offset - r->offset <= r->bytes - length;
+}
+
+static uint8_t *put_number (uint8_t *out, uint64_t number, int n_bytes)
+{
+    for (int i = 0; i < n_bytes; i++)
+        *out++ = (uint8_t) (number >> 8 * i);
+    return out;
+}
+
+static uint64_t get_number (const uint8_t *bytes, int n_bytes)
+{
+    uint64_t number = 0;
+    for (int i = 0; i < n_bytes; i++)
+        number |= (uint64_t) bytes[i] << 8 * i;
+    return number;
+}
+
+void wl_weights_holdings_pack (const wl_weights_range *ranges, size_t n, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out = put_number (out, ranges[i].part, 4);
+        out = put_number (out, ranges[i].offset, 8);
+        out = put_number (out, ranges[i].bytes, 8);
+    }
+}
+
+/* Whether a range is one, and lies behind the one before it. */
+static bool follows (const wl_weights_range *before, const wl_weights_range *r)
+{
+    uint64_t end;
+    if (r->bytes == 0 || __builtin_add_overflow (r->offset, r->bytes, &end))
+        return false;
+    return !before || before->part < r->part ||
+           (before->part == r->part && before->offset + before->bytes <= r->offset);
+}
+
+wl_weights_range *wl_weights_holdings_unpack (const uint8_t *bytes, size_t length, size_t *n, wl_error *err)
+{
+    size_t count = length / WL_WEIGHTS_RANGE_BYTES;
+    if (length % WL_WEIGHTS_RANGE_BYTES || count > WL_WEIGHTS_MAX_HELD) {
+        wl_fail (err, WL_ERROR_CLUSTER, "%zu bytes are no list of weights that a worker has", length);
+        return NULL;
+    }
+    wl_weights_range *ranges = wl_new (count, sizeof *ranges, err);
+    for (size_t i = 0; ranges && i < count; i++) {
+        const uint8_t *at = bytes + i * WL_WEIGHTS_RANGE_BYTES;
+        ranges[i] = (wl_weights_range){(uint32_t) get_number (at, 4), get_number (at + 4, 8), get_number (at + 12, 8)};
+        if (!follows (i ? &ranges[i - 1] : NULL, &ranges[i])) {
+            wl_fail (err, WL_ERROR_CLUSTER, "range %zu of the weights that a worker has is out of order", i);
+            free (ranges);
+            return NULL;
+        }
+    }
+    *n = count;
+    return ranges;
+}
+
+/* -- messages ----------------------------------------------------------------------------------------------------------------------------- */
 
 static bool refused (wl_error *err)
 {

@@ -15,7 +15,6 @@
 #include "engine/machine.h"
 #include "engine/memory.h"
 #include "proto/fingerprint.h"
-#include "weight_fetch.h"
 
 enum { MAX_HEADER_BYTES = 512 << 20, MAX_PARTS = 99999 };
 
@@ -117,19 +116,23 @@ static bool check_parts (const Woolly__Load *load, wl_error *err)
 
 /* Gets what of the ranges is not there, after making room for it. */
 static bool fetch_ranges (model_source *s, const Woolly__Load *load, const model_source_options *options,
-                          const weight_range *ranges, size_t n, const load_progress *progress, wl_error *err)
+                          const wl_weights_range *ranges, size_t n, const load_progress *progress, wl_error *err)
 {
     uint64_t missing = weight_fetch_missing (s->store, ranges, n);
-    const weight_fetch_options how = {load->weights_endpoint, load->epoch, progress};
+    const weight_fetch_options how = {.endpoint = load->weights_endpoint,
+                                      .peers = (const char *const *) load->weights_peers,
+                                      .n_peers = load->n_weights_peers,
+                                      .epoch = load->epoch,
+                                      .progress = progress};
     if (missing == 0)
         return true;
     uint64_t began = wl_now_ns ();
     char *folder = wl_cache_folder (options->cache, err);
     bool ok = folder && wl_cache_make_room (folder, options->cache_bytes, missing, err) &&
-              weight_fetch (s->store, &how, ranges, n, &s->shipped_bytes, err);
+              weight_fetch (s->store, &how, ranges, n, &s->shipped, err);
     free (folder);
     s->shipping_ns += wl_now_ns () - began;
-    if (s->shipped_bytes)
+    if (s->shipped.bytes)
         s->from = WOOLLY__WEIGHTS_FROM__SHIPPED;
     return ok;
 }
@@ -137,11 +140,11 @@ static bool fetch_ranges (model_source *s, const Woolly__Load *load, const model
 static bool fetch_headers (model_source *s, const Woolly__Load *load, const model_source_options *options,
                            const load_progress *progress, wl_error *err)
 {
-    weight_range *headers = wl_new (load->n_parts, sizeof *headers, err);
+    wl_weights_range *headers = wl_new (load->n_parts, sizeof *headers, err);
     if (!headers)
         return false;
     for (size_t i = 0; i < load->n_parts; i++)
-        headers[i] = (weight_range){.part = (uint32_t) i, .bytes = load->parts[i]->header_bytes};
+        headers[i] = (wl_weights_range){.part = (uint32_t) i, .bytes = load->parts[i]->header_bytes};
     bool ok = fetch_ranges (s, load, options, headers, load->n_parts, progress, err);
     free (headers);
     return ok;
@@ -157,6 +160,35 @@ static bool open_stored (model_source *s, wl_error *err)
     return s->model != NULL;
 }
 
+static bool read_stored (void *context, uint32_t part, uint64_t offset, uint32_t length, uint8_t *out)
+{
+    const model_source *s = context;
+    return weight_store_read (s->store, part, offset, length, out);
+}
+
+/* Has other workers get what the store held when it was opened. */
+static bool offer_stored (model_source *s, const Woolly__Load *load, wl_weight_server *server, wl_error *err)
+{
+    if (!server)
+        return true;
+    wl_weight_offer offer = {.epoch = load->epoch, .read = read_stored, .context = s};
+    wl_weights_range *held = weight_store_held (s->store, &offer.n_ranges, err);
+    offer.ranges = held;
+    bool ok = held && wl_weight_server_offer (server, &offer, err);
+    s->server = ok ? server : NULL;
+    free (held);
+    return ok;
+}
+
+static bool offer_own (model_source *s, const Woolly__Load *load, wl_weight_server *server, wl_error *err)
+{
+    if (!server)
+        return true;
+    bool ok = wl_weight_server_offer_model (server, load->epoch, s->gguf, err);
+    s->server = ok ? server : NULL;
+    return ok;
+}
+
 static bool open_store (model_source *s, const Woolly__Load *load, const model_source_options *options,
                         const load_progress *progress, wl_error *err)
 {
@@ -168,7 +200,8 @@ static bool open_store (model_source *s, const Woolly__Load *load, const model_s
                                       progress, err);
     free (folder);
     s->from = WOOLLY__WEIGHTS_FROM__CACHE;
-    return s->store && fetch_headers (s, load, options, progress, err) && open_stored (s, err);
+    return s->store && offer_stored (s, load, options->server, err) &&
+           fetch_headers (s, load, options, progress, err) && open_stored (s, err);
 }
 
 /* -- both --------------------------------------------------------------------------------------------------------------------------------- */
@@ -182,7 +215,7 @@ bool model_source_open (model_source *s, const Woolly__Load *load, const model_s
     bool ok = false;
     if (s->gguf) {
         s->model = wl_model_new (s->gguf, err);
-        ok = s->model != NULL;
+        ok = s->model && offer_own (s, load, options->server, err);
     } else if (load->weights_endpoint[0]) {
         ok = open_store (s, load, options, progress, err);
     } else {
@@ -195,7 +228,7 @@ bool model_source_open (model_source *s, const Woolly__Load *load, const model_s
 
 static int by_place (const void *a, const void *b)
 {
-    const weight_range *x = a, *y = b;
+    const wl_weights_range *x = a, *y = b;
     if (x->part != y->part)
         return x->part < y->part ? -1 : 1;
     return x->offset < y->offset ? -1 : x->offset > y->offset;
@@ -207,21 +240,21 @@ bool model_source_fill (model_source *s, const Woolly__Load *load, const model_s
     if (!s->store)
         return true;
     size_t n = wl_model_stage_tensors (s->model, load->first_layer, load->last_layer, NULL, 0);
-    uint64_t before = s->shipped_bytes;
+    uint64_t before = s->shipped.bytes;
     const wl_tensor **tensors = wl_new (n, sizeof *tensors, err);
-    weight_range *ranges = wl_new (n, sizeof *ranges, err);
+    wl_weights_range *ranges = wl_new (n, sizeof *ranges, err);
     bool ok = tensors && ranges;
     if (ok) {
         wl_model_stage_tensors (s->model, load->first_layer, load->last_layer, tensors, n);
         for (size_t i = 0; i < n; i++)
-            ranges[i] = (weight_range){tensors[i]->part, tensors[i]->offset, tensors[i]->bytes};
+            ranges[i] = (wl_weights_range){tensors[i]->part, tensors[i]->offset, tensors[i]->bytes};
         qsort (ranges, n, sizeof *ranges, by_place); /* the order in which they lie on the coordinator's disk */
         ok = fetch_ranges (s, load, options, ranges, n, progress, err);
     }
     free (tensors);
     free (ranges);
     /* What was mapped before may, on some system, not see what was written since. */
-    ok = ok && (s->shipped_bytes == before || open_stored (s, err));
+    ok = ok && (s->shipped.bytes == before || open_stored (s, err));
     if (ok)
         weight_store_settle_behind (s->store);
     return ok;
@@ -229,6 +262,9 @@ bool model_source_fill (model_source *s, const Woolly__Load *load, const model_s
 
 void model_source_close (model_source *s)
 {
+    if (s->server)
+        wl_weight_server_withdraw (s->server);
+    s->server = NULL;
     wl_model_free (&s->model);
     wl_gguf_free (&s->gguf);
     weight_store_close (&s->store);

@@ -37,6 +37,13 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
     if (load->weights_endpoint[0] && !wl_link_endpoint_ok (load->weights_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's source of weights \"%s\" is no endpoint",
                         load->weights_endpoint);
+    if (load->n_weights_peers > WL_WEIGHTS_MAX_PEERS)
+        return wl_fail (err, WL_ERROR_CLUSTER, "the plan names %zu workers with weights, where %d are allowed",
+                        load->n_weights_peers, WL_WEIGHTS_MAX_PEERS);
+    for (size_t i = 0; i < load->n_weights_peers; i++)
+        if (!wl_link_endpoint_ok (load->weights_peers[i]))
+            return wl_fail (err, WL_ERROR_CLUSTER, "the plan's worker with weights at \"%s\" is at no endpoint",
+                            load->weights_peers[i]);
     if (!wl_link_endpoint_ok (load->next_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's next stage \"%s\" is no endpoint", load->next_endpoint);
     return true;
@@ -198,7 +205,9 @@ static void open_pack_cache (plan *p, const plan_offer *offer)
 static bool report_packing (void *context, uint64_t done_bytes, uint64_t total_bytes)
 {
     const load_progress *progress = context;
-    return load_progress_report (progress, WOOLLY__LOAD_PHASE__PACKING, done_bytes, total_bytes, NULL);
+    const load_state state = {
+        .phase = WOOLLY__LOAD_PHASE__PACKING, .done_bytes = done_bytes, .total_bytes = total_bytes};
+    return load_progress_report (progress, &state, NULL);
 }
 
 bool plan_open (plan *p, Woolly__Control *order, const plan_offer *offer, const load_progress *progress, wl_error *err)

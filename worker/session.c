@@ -27,9 +27,11 @@ enum {
 
 typedef struct session {
     const session_options *options;
-    char *address;       /* the coordinator's control endpoint */
-    char *data_address;  /* what the data socket binds */
-    char *data_endpoint; /* what peers connect to */
+    char *address;                                   /* the coordinator's control endpoint */
+    char *data_address;                              /* what the data socket binds */
+    char *data_endpoint;                             /* what peers connect to */
+    char weights_endpoint[WL_WEIGHT_ENDPOINT_BYTES]; /* likewise, those that lack weights; "": nobody */
+    wl_weight_server *weights;                       /* NULL: none */
     stage_loop *loop;
     zsock_t *link, *monitor; /* open as long as the session runs */
     unsigned n_links;
@@ -147,6 +149,7 @@ static void send_hello (session *s)
     hello.name = (char *) o->name;
     hello.token = (char *) (o->token ? o->token : "");
     hello.data_endpoint = s->data_endpoint;
+    hello.weights_endpoint = s->weights_endpoint;
     hello.n_threads = s->n_threads;
     hello.memory_bytes = o->offer.memory_bytes;
     hello.isa = (char *) s->isa;
@@ -224,7 +227,8 @@ static void send_loaded (session *s, const stage_event *event)
     loaded.kept_bytes = event->kept_bytes;
     loaded.isa = (char *) event->isa;
     loaded.n_threads = event->n_threads;
-    loaded.shipped_bytes = event->shipped_bytes;
+    loaded.shipped_bytes = event->shipped.bytes;
+    loaded.from_workers_bytes = event->shipped.from_workers_bytes;
     loaded.shipping_ns = event->shipping_ns;
     loaded.weights = event->weights;
     message.kind_case = WOOLLY__CONTROL__KIND_LOADED;
@@ -237,9 +241,10 @@ static void send_progress (session *s, const stage_event *event)
     Woolly__Progress progress = WOOLLY__PROGRESS__INIT;
     Woolly__Control message = WOOLLY__CONTROL__INIT;
     progress.epoch = event->epoch;
-    progress.done_bytes = event->done_bytes;
-    progress.total_bytes = event->total_bytes;
-    progress.phase = event->phase;
+    progress.done_bytes = event->state.done_bytes;
+    progress.total_bytes = event->state.total_bytes;
+    progress.phase = event->state.phase;
+    progress.from_workers_bytes = event->state.from_workers_bytes;
     message.kind_case = WOOLLY__CONTROL__KIND_PROGRESS;
     message.progress = &progress;
     tell (s, &message);
@@ -338,6 +343,19 @@ static bool take_messages (session *s, wl_error *err)
     return true;
 }
 
+static void say_shipped (const session *s, const stage_event *event)
+{
+    char by_workers[64] = "";
+    const weight_shipped *shipped = &event->shipped;
+    if (shipped->bytes == 0)
+        return;
+    if (shipped->from_workers_bytes)
+        snprintf (by_workers, sizeof by_workers, " (%.1f MB by other workers)",
+                  (double) shipped->from_workers_bytes / 1e6);
+    say (s, "was sent %.1f MB of weights%s, %.0f MB/s", (double) shipped->bytes / 1e6, by_workers,
+         (double) shipped->bytes * 1e3 / ((double) event->shipping_ns + 1));
+}
+
 static void take_events (session *s)
 {
     stage_event event;
@@ -348,11 +366,11 @@ static void take_events (session *s)
             continue;
         if (event.kind == STAGE_PROGRESS) {
             send_progress (s, &event);
+        } else if (event.kind == STAGE_WARNED) {
+            say (s, "warning: %s", event.error.text);
         } else if (event.kind == STAGE_LOADED) {
             send_loaded (s, &event);
-            if (event.shipped_bytes)
-                say (s, "was sent %.1f MB of weights, %.0f MB/s", (double) event.shipped_bytes / 1e6,
-                     (double) event.shipped_bytes * 1e3 / ((double) event.shipping_ns + 1));
+            say_shipped (s, &event);
             say (s, "ready: %.1f MB of weights, %u threads, %s", (double) event.weight_bytes / 1e6, event.n_threads,
                  event.isa);
         } else if (event.kind == STAGE_FAILED) {
@@ -446,6 +464,16 @@ static void measure (session *s, const wl_kernels *kernels)
     s->whole.cached = source == WL_SPEED_CACHED;
 }
 
+/* Where other workers get what this one has of a model, on the data socket's interface. Local workers have the coordinator's own file. */
+static bool open_weights (session *s, wl_error *err)
+{
+    if (s->options->folder)
+        return true;
+    const wl_weight_server_options serving = {.listen = s->data_address};
+    s->weights = wl_weight_server_new (&serving, err);
+    return s->weights && wl_weight_server_endpoint (s->weights, s->address, s->weights_endpoint, err);
+}
+
 static bool open_session (session *s, wl_error *err)
 {
     const session_options *o = s->options;
@@ -464,7 +492,9 @@ static bool open_session (session *s, wl_error *err)
     if (!choose_data_address (s, err))
         return false;
     measure (s, kernels);
-    s->loop = stage_loop_new (&o->offer, s->data_address, &s->data_endpoint, err);
+    if (!open_weights (s, err))
+        return false;
+    s->loop = stage_loop_new (&o->offer, s->weights, s->data_address, &s->data_endpoint, err);
     if (!s->loop || !open_link (s, err))
         return false;
     say (s, "joining %s (data on %s, %u threads, %s, %.1f GB)", o->join, s->data_endpoint, s->n_threads, s->isa,
@@ -497,6 +527,7 @@ done:
     free (s.address);
     if (s.loop)
         return end; /* its thread still uses the rest */
+    wl_weight_server_free (&s.weights);
     free (s.data_address);
     free (s.data_endpoint);
     return end;

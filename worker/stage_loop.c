@@ -24,7 +24,7 @@ typedef struct id_range {
 
 struct stage_loop {
     zactor_t *actor; /* the control thread's */
-    const plan_offer *offer;
+    plan_offer offer;
     const char *address;
 
     pthread_mutex_t mutex;
@@ -346,20 +346,24 @@ static void take_step (stage_loop *loop)
 
 /* -- orders ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static bool on_progress (void *context, Woolly__LoadPhase phase, uint64_t done_bytes, uint64_t total_bytes)
+static bool on_progress (void *context, const load_state *state)
 {
     stage_loop *loop = context;
     uint64_t epoch = loop->plan.epoch, now = wl_now_ns ();
     if (now - loop->progress_ns >= PROGRESS_EVERY_MS * 1000000u) {
-        stage_event event = {.kind = STAGE_PROGRESS,
-                             .epoch = epoch,
-                             .phase = phase,
-                             .done_bytes = done_bytes,
-                             .total_bytes = total_bytes};
+        stage_event event = {.kind = STAGE_PROGRESS, .epoch = epoch, .state = *state};
         send_event (loop, &event, ZMQ_DONTWAIT);
         loop->progress_ns = now;
     }
     return is_wanted (loop, epoch);
+}
+
+static void on_warning (void *context, const char *text)
+{
+    stage_loop *loop = context;
+    stage_event event = {.kind = STAGE_WARNED, .epoch = loop->plan.epoch};
+    snprintf (event.error.text, sizeof event.error.text, "%s", text);
+    send_event (loop, &event, ZMQ_DONTWAIT);
 }
 
 static void close_plan (stage_loop *loop)
@@ -382,8 +386,8 @@ static void begin_load (stage_loop *loop)
     close_plan (loop);
     atomic_store (&loop->busy_ns, 0);
     atomic_store (&loop->steps, 0);
-    const load_progress progress = {on_progress, loop};
-    loop->has_plan = plan_open (&loop->plan, order, loop->offer, &progress, &err);
+    const load_progress progress = {on_progress, loop, on_warning};
+    loop->has_plan = plan_open (&loop->plan, order, &loop->offer, &progress, &err);
     if (!loop->has_plan) {
         if (is_wanted (loop, epoch)) /* else it was cancelled */
             report_failure (loop, epoch, &err);
@@ -393,7 +397,7 @@ static void begin_load (stage_loop *loop)
     stage_event event = {.kind = STAGE_LOADED,
                          .epoch = epoch,
                          .weight_bytes = wl_stage_weight_bytes (loop->plan.stage),
-                         .shipped_bytes = loop->plan.source.shipped_bytes,
+                         .shipped = loop->plan.source.shipped,
                          .shipping_ns = loop->plan.source.shipping_ns,
                          .weights = loop->plan.source.from,
                          .kept_bytes = loop->plan.pack_cache ? wl_pack_cache_found_bytes (loop->plan.pack_cache) : 0,
@@ -469,12 +473,14 @@ static void free_loop (stage_loop **loop)
     *loop = NULL;
 }
 
-stage_loop *stage_loop_new (const plan_offer *offer, const char *address, char **endpoint, wl_error *err)
+stage_loop *stage_loop_new (const plan_offer *offer, wl_weight_server *server, const char *address, char **endpoint,
+                            wl_error *err)
 {
     stage_loop *loop = wl_new (1, sizeof *loop, err);
     if (!loop)
         return NULL;
-    loop->offer = offer;
+    loop->offer = *offer;
+    loop->offer.source.server = server;
     loop->address = address;
     pthread_mutex_init (&loop->mutex, NULL);
     loop->actor = zactor_new (run, loop);

@@ -14,24 +14,27 @@ typedef enum stage_event_kind {
     STAGE_LOADED,
     STAGE_FAILED,  /* the plan of this epoch cannot go on */
     STAGE_DROPPED, /* a malformed message was thrown away */
+    STAGE_WARNED,  /* something went wrong, and was got around */
     STAGE_ENDED,
 } stage_event_kind;
 
 typedef struct stage_event {
     stage_event_kind kind;
     uint64_t epoch;
-    Woolly__LoadPhase phase; /* STAGE_PROGRESS, and the next two */
-    uint64_t done_bytes, total_bytes;
+    load_state state;      /* STAGE_PROGRESS */
     uint64_t weight_bytes; /* STAGE_LOADED, and the next six */
-    uint64_t shipped_bytes, shipping_ns, kept_bytes;
+    weight_shipped shipped;
+    uint64_t shipping_ns, kept_bytes;
     Woolly__WeightsFrom weights;
     uint32_t n_threads;
     char isa[16];
-    wl_error error; /* STAGE_FAILED, STAGE_DROPPED */
+    wl_error error; /* STAGE_FAILED, STAGE_DROPPED, STAGE_WARNED */
 } stage_event;
 
-/* Starts the thread and binds its data socket to `address`; *endpoint (malloc'd) is what peers connect to. `offer` must outlive it. */
-stage_loop *stage_loop_new (const plan_offer *offer, const char *address, char **endpoint, wl_error *err);
+/* Starts the thread and binds its data socket to `address`; *endpoint (malloc'd) is what peers connect to. What the thread has of the model it offers on `server` (NULL:
+ * nowhere). The offer's strings, the address and the server must outlive it. */
+stage_loop *stage_loop_new (const plan_offer *offer, wl_weight_server *server, const char *address, char **endpoint,
+                            wl_error *err);
 
 /* Replaces whatever is loaded or loading; takes the message (a Load) over. */
 void stage_loop_load (stage_loop *loop, Woolly__Control *order);

@@ -74,11 +74,16 @@ struct weight_store {
     bool settles;
 };
 
-bool load_progress_report (const load_progress *progress, Woolly__LoadPhase phase, uint64_t done_bytes,
-                           uint64_t total_bytes, wl_error *err)
+bool load_progress_report (const load_progress *progress, const load_state *state, wl_error *err)
 {
-    return !progress->report || progress->report (progress->context, phase, done_bytes, total_bytes) ||
+    return !progress->report || progress->report (progress->context, state) ||
            wl_fail (err, WL_ERROR_CLUSTER, "loading was cancelled");
+}
+
+void load_progress_warn (const load_progress *progress, const char *text)
+{
+    if (progress->warn)
+        progress->warn (progress->context, text);
 }
 
 static bool disk_failed (const weight_store *s, const char *name, const char *what, wl_error *err)
@@ -174,20 +179,27 @@ static bool open_files (weight_store *s, wl_error *err)
     return s->first_path != NULL;
 }
 
-static bool read_chunk (weight_store *s, const stored_chunk *chunk, uint8_t *buffer, bool *sound, wl_error *err)
+/* Bytes that could be read. */
+static size_t read_from (int file, uint64_t offset, uint32_t length, uint8_t *buffer)
 {
-    uint8_t hash[WL_WEIGHTS_HASH_BYTES];
     size_t got = 0;
-    if (!turn_to (s, chunk->part, err))
-        return false;
-    while (got < chunk->length) {
-        ssize_t n = pread (s->file, buffer + got, chunk->length - got, (off_t) (chunk->offset + got));
+    while (got < length) {
+        ssize_t n = pread (file, buffer + got, length - got, (off_t) (offset + got));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             break; /* what cannot be read is as good as lost */
         got += (size_t) n;
     }
+    return got;
+}
+
+static bool read_chunk (weight_store *s, const stored_chunk *chunk, uint8_t *buffer, bool *sound, wl_error *err)
+{
+    uint8_t hash[WL_WEIGHTS_HASH_BYTES];
+    if (!turn_to (s, chunk->part, err))
+        return false;
+    size_t got = read_from (s->file, chunk->offset, chunk->length, buffer);
     wl_weights_hash (buffer, got, hash);
     *sound = got == chunk->length && memcmp (hash, chunk->hash, sizeof hash) == 0;
     return true;
@@ -357,13 +369,13 @@ static bool forget (weight_store *s, const stored_chunk *chunk, wl_error *err)
 /* Compares the recorded chunks with their hashes where nothing says that they are as they were. */
 static bool check_chunks (weight_store *s, bool check_all, const load_progress *progress, wl_error *err)
 {
-    uint64_t total = 0, done = 0;
+    load_state state = {.phase = WOOLLY__LOAD_PHASE__CHECKING};
     size_t kept = 0;
     bool ok = false;
     uint8_t *buffer = NULL;
     for (size_t i = 0; i < s->n_chunks; i++)
-        total += needs_check (s, &s->chunks[i], check_all) ? s->chunks[i].length : 0;
-    if (total == 0)
+        state.total_bytes += needs_check (s, &s->chunks[i], check_all) ? s->chunks[i].length : 0;
+    if (state.total_bytes == 0)
         return true;
     buffer = wl_new (WL_WEIGHTS_CHUNK_BYTES, 1, err);
     if (!buffer)
@@ -372,8 +384,10 @@ static bool check_chunks (weight_store *s, bool check_all, const load_progress *
         stored_chunk *chunk = &s->chunks[i];
         bool sound = true;
         if (needs_check (s, chunk, check_all)) {
-            if (!read_chunk (s, chunk, buffer, &sound, err) || (!sound && !forget (s, chunk, err)) ||
-                !load_progress_report (progress, WOOLLY__LOAD_PHASE__CHECKING, done += chunk->length, total, err))
+            if (!read_chunk (s, chunk, buffer, &sound, err) || (!sound && !forget (s, chunk, err)))
+                goto done;
+            state.done_bytes += chunk->length;
+            if (!load_progress_report (progress, &state, err))
                 goto done;
             s->parts[chunk->part].touched = true; /* what was found sound is worth a new record of the file's time */
         }
@@ -479,6 +493,38 @@ bool weight_store_has (const weight_store *s, uint32_t part, uint64_t offset, ui
             high = middle;
     }
     return false;
+}
+
+wl_weights_range *weight_store_held (const weight_store *s, size_t *n, wl_error *err)
+{
+    wl_weights_range *held = wl_new (s->n_chunks, sizeof *held, err);
+    size_t count = 0;
+    for (size_t i = 0; held && i < s->n_chunks; i++) {
+        const stored_chunk *chunk = &s->chunks[i];
+        wl_weights_range *last = count ? &held[count - 1] : NULL;
+        bool same = last && last->part == chunk->part;
+        uint64_t end = chunk->offset + chunk->length;
+        if (same && chunk->offset <= last->offset + last->bytes)
+            last->bytes = end > last->offset + last->bytes ? end - last->offset : last->bytes;
+        else
+            held[count++] = (wl_weights_range){chunk->part, chunk->offset, chunk->length};
+    }
+    *n = count;
+    return held;
+}
+
+bool weight_store_read (const weight_store *s, uint32_t part, uint64_t offset, uint32_t length, uint8_t *out)
+{
+    char name[FILE_NAME_BYTES];
+    wl_error unopened = {0};
+    file_name (s, part, name);
+    char *path = path_of (s, name, &unopened);
+    int file = path ? open (path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    bool ok = file >= 0 && read_from (file, offset, length, out) == length;
+    if (file >= 0)
+        close (file);
+    free (path);
+    return ok;
 }
 
 /* Starts the way to the disk of what has gathered, so that settling finds little left to wait for. */

@@ -10,7 +10,7 @@
  * was touched, the machine crashed) every recorded chunk is read and compared with its hash; what differs is forgotten, and sent again. `check_all` has
  * that done in any case: it finds what a disk lost by itself.
  *
- * Several processes may fill one entry at once. Thread: the data thread. */
+ * Several processes may fill one entry at once. Thread: the data thread, where nothing else is said. */
 #ifndef WL_WORKER_WEIGHT_STORE_H
 #define WL_WORKER_WEIGHT_STORE_H
 
@@ -22,16 +22,21 @@
 
 typedef struct weight_store weight_store;
 
-/* Called from time to time with what is being done; returning false ends it (WL_ERROR_CLUSTER "cancelled"). */
-typedef bool (*load_progress_fn) (void *context, Woolly__LoadPhase phase, uint64_t done_bytes, uint64_t total_bytes);
+typedef struct load_state {
+    Woolly__LoadPhase phase;
+    uint64_t done_bytes, total_bytes;
+    uint64_t from_workers_bytes; /* of done_bytes, while weights arrive */
+} load_state;
 
 typedef struct load_progress {
-    load_progress_fn report; /* NULL: nobody asks */
+    /* Called from time to time with what is being done; returning false ends it (WL_ERROR_CLUSTER "cancelled"). NULL: nobody asks */
+    bool (*report) (void *context, const load_state *state);
     void *context;
+    void (*warn) (void *context, const char *text); /* of what goes wrong and is got around; NULL: nobody listens */
 } load_progress;
 
-bool load_progress_report (const load_progress *progress, Woolly__LoadPhase phase, uint64_t done_bytes,
-                           uint64_t total_bytes, wl_error *err);
+bool load_progress_report (const load_progress *progress, const load_state *state, wl_error *err);
+void load_progress_warn (const load_progress *progress, const char *text);
 
 /* Opens or makes the entry of the model with this fingerprint and these files, in `folder`, and holds it until it is closed. */
 weight_store *weight_store_open (const char *folder, const uint8_t *fingerprint, Woolly__ModelPart *const *parts,
@@ -43,6 +48,12 @@ const char *weight_store_path (const weight_store *store);
 
 /* Whether a chunk is there. What was put since the opening is not looked for. */
 bool weight_store_has (const weight_store *store, uint32_t part, uint64_t offset, uint32_t length);
+
+/* What was there at the opening, ascending: a malloc'd array of *n. */
+wl_weights_range *weight_store_held (const weight_store *store, size_t *n, wl_error *err);
+
+/* Reads bytes that are there. Thread: any. */
+bool weight_store_read (const weight_store *store, uint32_t part, uint64_t offset, uint32_t length, uint8_t *out);
 
 /* Writes a chunk, whose hash the caller has checked, and records it. WL_ERROR_CLUSTER where the disk is full. */
 bool weight_store_put (weight_store *store, uint32_t part, uint64_t offset, const void *bytes, uint32_t length,

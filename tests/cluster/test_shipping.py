@@ -205,6 +205,38 @@ def write_split(model, folder, n):
         writer.close()
 
 
+# -- from worker to worker --------------------------------------------------------------------------------------------------------------
+
+
+def by_coordinator(answer):
+    """Bytes of weights that the coordinator had to send."""
+    return sum(stage["shipped_bytes"] - stage["from_workers_bytes"] for stage in answer["stages"])
+
+
+def test_workers_send_what_another_split_moves_and_what_a_new_worker_lacks(flock, smollm2):
+    first = flock.answer(smollm2, ["a", "b"], "--layers", "0-14,15-29")
+    assert by_coordinator(first) == stage_bytes(smollm2, 0, 14) + stage_bytes(smollm2, 15, 29)
+    joined = flock.answer(smollm2, ["a", "b", "new"], "--layers", "0-9,10-19,20-29")
+    assert [stage["weights"] for stage in joined["stages"]] == ["cache", "shipped", "shipped"]
+    assert joined["stages"][2]["from_workers_bytes"] == stage_bytes(smollm2, 20, 29)
+    assert joined["tokens"] == first["tokens"] and by_coordinator(joined) == 0, joined["stages"]
+
+
+@pytest.mark.short
+def test_a_worker_with_a_file_of_its_own_sends_it_to_one_without(woolly, flock, tiny):
+    own = flock.folder / "own"
+    own.mkdir()
+    shutil.copy(tiny, own)
+    port = free_port()
+    run = flock.coordinator(tiny, port, 2, *even_split(tiny, 2))
+    workers = [flock.worker(port, "has", "--model-dir", own), flock.worker(port, "lacks")]
+    answer = run.wait(60).json
+    end(workers)
+    assert answer["tokens"] == woolly.json("run", "-m", tiny, *PROMPT)["tokens"]
+    assert sources(answer) == [("file", 0), ("shipped", stage_bytes(tiny, *answer["stages"][1]["layers"]))]
+    assert by_coordinator(answer) == 0
+
+
 # -- a copy of its own ------------------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +271,7 @@ def test_a_worker_on_another_file_system_needs_no_path_of_the_coordinators(wooll
     for source in ("shipped", "cache"):
         port = free_port()
         workers = [flock.worker(port, name, prefix=hide) for name in ("a", "b")]
-        answer = woolly.json("run", "-m", smollm2, *PROMPT, "--listen", f"127.0.0.1:{port}", "--min-workers", 2)
+        answer = woolly.json("run", "-m", smollm2, *PROMPT, "--listen", f"127.0.0.1:{port}", "--min-workers", 2, *even_split(smollm2, 2))
         end(workers)
         assert answer["tokens"] == expected and {stage["weights"] for stage in answer["stages"]} == {source}
 

@@ -105,7 +105,7 @@ static void try_ask (const uint8_t *data, size_t size)
     Woolly__WeightsAsk *ask = wl_weights_ask_decode (data, size, &err);
     if (!ask)
         return;
-    if (ask->length == 0 || ask->length > WL_WEIGHTS_CHUNK_BYTES)
+    if ((ask->length == 0) != (ask->wanted == WOOLLY__WEIGHTS_WANTED__HOLDINGS) || ask->length > WL_WEIGHTS_CHUNK_BYTES)
         abort ();
     encode_again (&ask->base);
     wl_weights_ask_free (&ask);
@@ -123,10 +123,32 @@ static void try_chunk (const uint8_t *data, size_t size)
     wl_weights_header_free (&chunk);
 }
 
+/* What a worker says that it has: packed again it is the same, and each range holds itself. */
+static void try_holdings (const uint8_t *data, size_t size)
+{
+    wl_error err = {0};
+    size_t n = 0;
+    wl_weights_range *held = wl_weights_holdings_unpack (data, size, &n, &err);
+    uint8_t *packed = held ? malloc (size + 1) : NULL;
+    if (!packed) {
+        free (held);
+        return;
+    }
+    wl_weights_holdings_pack (held, n, packed);
+    if (n * WL_WEIGHTS_RANGE_BYTES != size || memcmp (packed, data, size) != 0)
+        abort ();
+    for (size_t i = 0; i < n; i++)
+        if (!wl_weights_hold (held, n, held[i].part, held[i].offset + held[i].bytes - 1, 1) ||
+            wl_weights_hold (held, i, held[i].part, held[i].offset, 1))
+            abort ();
+    free (packed);
+    free (held);
+}
+
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
-    static void (*const kinds[]) (const uint8_t *, size_t) = {try_control,  try_step, try_result,
-                                                              try_endpoint, try_ask,  try_chunk};
+    static void (*const kinds[]) (const uint8_t *, size_t) = {try_control, try_step,  try_result,  try_endpoint,
+                                                              try_ask,     try_chunk, try_holdings};
     if (size > 0)
         kinds[data[0] % (sizeof kinds / sizeof kinds[0])](data + 1, size - 1);
     return 0;

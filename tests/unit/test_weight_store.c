@@ -158,11 +158,11 @@ typedef struct watch {
     int calls, stop_at;
 } watch;
 
-static bool on_progress (void *context, Woolly__LoadPhase phase, uint64_t done, uint64_t total)
+static bool on_progress (void *context, const load_state *state)
 {
     watch *w = context;
-    assert_int_equal (phase, WOOLLY__LOAD_PHASE__CHECKING);
-    assert_true (done <= total);
+    assert_int_equal (state->phase, WOOLLY__LOAD_PHASE__CHECKING);
+    assert_true (state->done_bytes <= state->total_bytes);
     return ++w->calls != w->stop_at;
 }
 
@@ -171,7 +171,7 @@ static int checked_on_opening (bool check_all, int *left)
 {
     wl_error err = {0};
     watch w = {0};
-    const load_progress progress = {on_progress, &w};
+    const load_progress progress = {.report = on_progress, .context = &w};
     weight_store *store = try_open (1, check_all, &progress, &err);
     if (!store)
         fail_msg ("%s", err.text);
@@ -435,7 +435,7 @@ static void a_check_can_be_cancelled_and_loses_nothing (void **state)
     wl_error err = {0};
     watch w = {.stop_at = 5};
     int left;
-    const load_progress progress = {on_progress, &w};
+    const load_progress progress = {.report = on_progress, .context = &w};
     make_store (false);
     assert_null (try_open (1, false, &progress, &err));
     assert_non_null (strstr (err.text, "cancelled"));

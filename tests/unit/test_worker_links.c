@@ -19,6 +19,7 @@
 #include "peers.h"
 #include "proto/fingerprint.h"
 #include "proto/hop.h"
+#include "proto/weights.h"
 
 #ifdef __APPLE__
 extern char **environ; /* POSIX declares it nowhere; glibc does */
@@ -467,6 +468,13 @@ static void plans_out_of_bounds_are_refused_with_a_reason (void **state)
     REFUSED (load.kv = UINT32_MAX, WL_ERROR_CLUSTER, "KV cache");
     REFUSED (load.next_endpoint = (char *) "inproc://x", WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.next_endpoint = (char *) "", WL_ERROR_CLUSTER, "no endpoint");
+    char *peers[WL_WEIGHTS_MAX_PEERS + 1];
+    for (size_t i = 0; i <= WL_WEIGHTS_MAX_PEERS; i++)
+        peers[i] = (char *) "tcp://127.0.0.1:9";
+    REFUSED ((load.weights_peers = peers, load.n_weights_peers = WL_WEIGHTS_MAX_PEERS + 1), WL_ERROR_CLUSTER,
+             "16 are allowed");
+    peers[1] = (char *) "tcp://some.name:9";
+    REFUSED ((load.weights_peers = peers, load.n_weights_peers = 2), WL_ERROR_CLUSTER, "no endpoint");
     REFUSED (load.model_path = (char *) "", WL_ERROR_CLUSTER, "--model-dir");
     REFUSED (load.model_path = (char *) "/nonexistent/model.gguf", WL_ERROR_CLUSTER, "--model-dir");
     REFUSED (load.model_path = (char *) "/dev/null", WL_ERROR_INPUT, "/dev/null");
