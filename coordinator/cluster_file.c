@@ -123,7 +123,11 @@ static bool describe_speed (const reader *r, const json_t *machine, const char *
         !number (r, machine, where, "attention_macs_per_s", 1e6, 1e18, macs / 4, &attention) ||
         !check_row_cost (r, curve, where))
         return false;
-    *out = (wl_speed){.n_threads = threads, .n_cores = threads, .attention_s = {1 / attention, 1 / attention}};
+    *out = (wl_speed){.n_threads = threads,
+                      .n_cores = threads,
+                      .attention_s = {1 / attention, 1 / attention},
+                      .element_s = WL_SPEED_ELEMENT_S,
+                      .dispatch_s = WL_SPEED_DISPATCH_S};
     for (size_t type = 0; type < WL_SPEED_TYPES; type++)
         for (size_t i = 0; i < WL_SPEED_ROWS; i++) {
             const wl_format *format = wl_format_find (wl_speed_types[type]);

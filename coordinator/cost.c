@@ -22,6 +22,7 @@ struct wl_cost {
     wl_type head_type;
     double head_weights;
     double attention_macs; /* of one layer, a row and a position */
+    double row_elements;   /* that a layer passes over, a row */
     uint32_t *windows;     /* [n_layers] */
     uint32_t *like;        /* [n_layers] */
     char kind[96];
@@ -83,6 +84,14 @@ static bool costs_the_same (const wl_cost *c, uint32_t a, uint32_t b)
     return same;
 }
 
+/* Two norms and two sums over the model's width, q and k rotated, k and v stored, and everything that is multiplied rounded before; the feed-forward part's activations. */
+static double row_elements (const wl_model *m)
+{
+    double q = (double) m->n_heads * m->head_dim, kv = (double) m->n_kv_heads * m->head_dim, d = m->d_model,
+           wide = m->n_experts ? (double) m->n_experts_used * m->d_ff + m->d_ff_shared : m->d_ff;
+    return 6 * d + 2 * q + 3 * kv + 2 * wide;
+}
+
 static void name_kind (wl_cost *c, const wl_model *m)
 {
     const weight_class *most = NULL;
@@ -104,6 +113,7 @@ wl_cost *wl_cost_new (const wl_model *m, wl_error *err)
     c->head_type = m->output->type;
     c->head_weights = elements (m->output);
     c->attention_macs = 2.0 * m->n_heads * m->head_dim;
+    c->row_elements = row_elements (m);
     c->classes = wl_new ((size_t) N_KINDS * WL_TYPE_LIMIT, sizeof *c->classes, err);
     c->windows = wl_new (m->n_layers, sizeof *c->windows, err);
     c->like = wl_new (m->n_layers, sizeof *c->like, err);
@@ -172,9 +182,12 @@ double wl_correction_at (const wl_correction *c, double rows)
 
 /* -- seconds ------------------------------------------------------------------------------------------------------------------------------------------ */
 
-static double products_s (const wl_cost *c, const wl_speed *speed, uint32_t first, uint32_t end, double rows)
+/* What layers do with rows but for attention. */
+static double layers_s (const wl_cost *c, const wl_speed *speed, uint32_t first, uint32_t end, double rows)
 {
-    double seconds = 0;
+    enum { DISPATCHES = 9 }; /* of a layer: four products, attention, and what is done with rows between them */
+    double seconds = (end - first) * (DISPATCHES * speed->dispatch_s +
+                                      c->row_elements * speed->element_s * ceil (rows / speed->n_threads));
     for (uint32_t i = 0; i < c->n_classes; i++) {
         const weight_class *class = &c->classes[i];
         double weights = class->before[end] - class->before[first], share = rows;
@@ -202,7 +215,7 @@ static double attention_s (const wl_cost *c, const wl_speed *speed, uint32_t fir
 double wl_cost_layer_s (const wl_cost *c, const wl_speed *speed, const wl_correction *correction, uint32_t layer,
                         const wl_step_shape *shape)
 {
-    return (products_s (c, speed, layer, layer + 1, shape->rows) + attention_s (c, speed, layer, layer + 1, shape)) *
+    return (layers_s (c, speed, layer, layer + 1, shape->rows) + attention_s (c, speed, layer, layer + 1, shape)) *
            wl_correction_at (correction, shape->rows);
 }
 
@@ -219,14 +232,14 @@ double wl_cost_step_s (const wl_cost *c, const wl_speed *speed, const wl_correct
                        uint32_t last, const wl_step_shape *shape)
 {
     double seconds =
-        (products_s (c, speed, first, last + 1, shape->rows) + attention_s (c, speed, first, last + 1, shape)) *
+        (layers_s (c, speed, first, last + 1, shape->rows) + attention_s (c, speed, first, last + 1, shape)) *
         wl_correction_at (correction, shape->rows);
     return last + 1 == c->n_layers ? seconds + wl_cost_head_s (c, speed, correction, shape) : seconds;
 }
 
-double wl_cost_products_s (const wl_cost *c, const wl_speed *speed, uint32_t first, uint32_t last, double rows)
+double wl_cost_layers_s (const wl_cost *c, const wl_speed *speed, uint32_t first, uint32_t last, double rows)
 {
-    return products_s (c, speed, first, last + 1, rows);
+    return layers_s (c, speed, first, last + 1, rows);
 }
 
 double wl_cost_attention_s (const wl_cost *c, const wl_speed *speed, uint32_t first, uint32_t last,

@@ -1,8 +1,9 @@
 /* What a step costs on a range of a model's layers, from what a machine was measured to do.
  *
  * Seconds of a step = for each weight type, weights of the range times the measured seconds a weight for so many rows; plus attention by its multiply-adds; plus the head
- * for the rows whose logits are wanted (one a sequence, in prefill too). A mixture's experts are touched as far as the rows go: n rows that each choose u of e
- * experts meet e (1 - (1 - u/e)^n) of them, with their rows shared out. What all this leaves out (norms, activations, a step's fixed price) is learned from real steps: a
+ * for the rows whose logits are wanted (one a sequence, in prefill too); plus the elements that norms, rounding, rotation and activations pass over, a row on one thread;
+ * plus what it takes to set all threads to work, several times a layer. A mixture's experts are touched as far as the rows go: n rows that each choose u of e
+ * experts meet e (1 - (1 - u/e)^n) of them, with their rows shared out. What all this leaves out is learned from real steps: a
  * factor for few, some and many rows, see corrections.h.
  * Thread: pure functions over an immutable wl_cost. */
 #ifndef WL_COORDINATOR_COST_H
@@ -45,9 +46,9 @@ uint32_t wl_cost_like (const wl_cost *cost, uint32_t layer);
 double wl_cost_head_s (const wl_cost *cost, const wl_speed *speed, const wl_correction *correction,
                        const wl_step_shape *shape);
 
-/* The parts of a step: all products of layers [first, last] with so many rows, and attention of rows at `positions` each. Uncorrected. */
-double wl_cost_products_s (const wl_cost *cost, const wl_speed *speed, uint32_t first_layer, uint32_t last_layer,
-                           double rows);
+/* The parts of a step: all that layers [first, last] do with so many rows but for attention, and attention of rows at `positions` each. Uncorrected. */
+double wl_cost_layers_s (const wl_cost *cost, const wl_speed *speed, uint32_t first_layer, uint32_t last_layer,
+                         double rows);
 double wl_cost_attention_s (const wl_cost *cost, const wl_speed *speed, uint32_t first_layer, uint32_t last_layer,
                             const wl_step_shape *shape);
 

@@ -45,7 +45,7 @@ struct step {
 
 typedef struct sim_stage {
     uint32_t worker, machine, first, last;
-    double *products_s[2], *head_s[2]; /* [max_rows + 1] by itself and with the whole machine, corrected */
+    double *layers_s[2], *head_s[2]; /* [max_rows + 1] by itself and with the whole machine, corrected */
     step *running, *queue, **queue_end;
     double work_left, share, took;
     double busy_s;
@@ -190,7 +190,7 @@ static double step_s (const wl_simulator *s, const sim_stage *stage, const step 
 {
     const wl_plan_worker *w = &s->request->workers[stage->worker];
     const wl_speed *speed = whole ? &s->request->machines[w->machine].whole : &w->speed;
-    double seconds = stage->products_s[whole][t->n_rows];
+    double seconds = stage->layers_s[whole][t->n_rows];
     double correction = wl_correction_at (&w->correction, t->n_rows);
     if (t->few_rows) {
         const wl_step_shape shape = {.rows = t->few_rows, .positions = t->few_positions / t->few_rows};
@@ -483,15 +483,14 @@ static bool open_stage (wl_simulator *s, uint32_t i, wl_error *err)
     stage->queue_end = &stage->queue;
     for (int whole = 0; whole < 2; whole++) {
         const wl_speed *speed = whole ? &s->request->machines[w->machine].whole : &w->speed;
-        stage->products_s[whole] = wl_new (s->max_rows + 1, sizeof (double), err);
+        stage->layers_s[whole] = wl_new (s->max_rows + 1, sizeof (double), err);
         stage->head_s[whole] = wl_new (s->max_rows + 1, sizeof (double), err);
-        if (!stage->products_s[whole] || !stage->head_s[whole])
+        if (!stage->layers_s[whole] || !stage->head_s[whole])
             return false;
         for (uint32_t rows = 1; rows <= s->max_rows && speed->n_threads; rows++) {
             const wl_step_shape shape = {.rows = rows, .logit_rows = rows};
-            stage->products_s[whole][rows] =
-                wl_cost_products_s (s->request->cost, speed, stage->first, stage->last, rows) *
-                wl_correction_at (&w->correction, rows);
+            stage->layers_s[whole][rows] = wl_cost_layers_s (s->request->cost, speed, stage->first, stage->last, rows) *
+                                           wl_correction_at (&w->correction, rows);
             if (stage->last + 1 == s->request->model->n_layers)
                 stage->head_s[whole][rows] = wl_cost_head_s (s->request->cost, speed, &w->correction, &shape);
         }
@@ -595,7 +594,7 @@ void wl_simulator_free (wl_simulator **simulator)
         clear (s);
     for (uint32_t i = 0; s->stages && i < s->n_stages; i++)
         for (int whole = 0; whole < 2; whole++) {
-            free (s->stages[i].products_s[whole]);
+            free (s->stages[i].layers_s[whole]);
             free (s->stages[i].head_s[whole]);
         }
     free_steps (s->free_steps);

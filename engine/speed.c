@@ -189,6 +189,64 @@ static bool time_attention (const bench *b, double out[2], wl_error *err)
     return ok;
 }
 
+/* -- the rest of a layer ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Passes over elements as a layer makes them: norms, rounding, rotation, activation, the sums; those of the feed-forward part are wider. */
+static size_t pass_over_row (const bench *b, float *out)
+{
+    enum { WIDE = COLUMNS, NARROW = COLUMNS / 4 };
+    const wl_kernels *k = b->kernels;
+    const float *x = b->f32, *ones = b->f32 + COLUMNS;
+    for (int half = 0; half < 2; half++) {
+        k->rms_norm (out, x, ones, NARROW, 1e-5f);
+        k->quantize_q8_256 (b->q, b->scales, b->sums, out, NARROW);
+        k->add_scaled (out, x, 1, NARROW);
+    }
+    k->rope_halves (out, ones, ones, NARROW / 2);
+    k->quantize_q8_256 (b->q, b->scales, b->sums, out, NARROW);
+    k->silu_mul (out, x, ones, WIDE);
+    k->quantize_q8_256 (b->q, b->scales, b->sums, out, WIDE);
+    return (size_t) 8 * NARROW + (size_t) 2 * WIDE;
+}
+
+static double time_elements (const bench *b)
+{
+    double best = INFINITY;
+    for (double start = wl_now_s (); best == INFINITY || wl_now_s () - start < point_s;) {
+        double begun = clock_s (1), took;
+        size_t n = 0;
+        do {
+            n += pass_over_row (b, b->out);
+            took = clock_s (1) - begun;
+        } while (took < slice_s);
+        best = took / (double) n < best ? took / (double) n : best;
+    }
+    return best;
+}
+
+static void do_nothing (void *context, size_t chunk, size_t thread)
+{
+    (void) context, (void) chunk, (void) thread;
+}
+
+static double time_dispatch (const bench *b)
+{
+    const double least_s = 1e-12; /* that a file can hold */
+    size_t threads = wl_thread_pool_size (b->pool);
+    double best = INFINITY;
+    for (double start = wl_now_s (); best == INFINITY || wl_now_s () - start < point_s;) {
+        double begun = clock_s (threads), took;
+        size_t n = 0;
+        do {
+            wl_thread_pool_run (b->pool, threads, do_nothing, NULL);
+            n++;
+            took = clock_s (threads) - begun;
+        } while (took < slice_s);
+        best = took / (double) n < best ? took / (double) n : best;
+    }
+    return best > least_s ? best : least_s;
+}
+
 /* -- all of it ----------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool open_bench (bench *b, const wl_kernels *kernels, uint32_t n_threads, wl_error *err)
@@ -241,6 +299,10 @@ bool wl_speed_measure (const wl_kernels *kernels, uint32_t n_threads, wl_speed *
         for (size_t i = 0; i < WL_SPEED_ROWS; i++)
             out->seconds_per_weight[type][i] = time_products (&b, wl_speed_types[type], wl_speed_rows[i]);
     ok = ok && time_attention (&b, out->attention_s, err);
+    if (ok) {
+        out->element_s = time_elements (&b);
+        out->dispatch_s = time_dispatch (&b);
+    }
     close_bench (&b);
     return ok;
 }
@@ -298,6 +360,8 @@ void wl_speed_at_least (wl_speed *speed, const wl_speed *other)
     for (size_t i = 0; i < 2; i++)
         speed->attention_s[i] =
             other->attention_s[i] < speed->attention_s[i] ? other->attention_s[i] : speed->attention_s[i];
+    speed->element_s = other->element_s < speed->element_s ? other->element_s : speed->element_s;
+    speed->dispatch_s = other->dispatch_s < speed->dispatch_s ? other->dispatch_s : speed->dispatch_s;
 }
 
 double wl_speed_bandwidth (const wl_speed *speed)
@@ -314,7 +378,11 @@ double wl_speed_macs (const wl_speed *speed)
 wl_speed wl_speed_assumed (uint32_t n_threads)
 {
     const double bandwidth = n_threads > 2 ? 3e10 : 1.2e10 * n_threads, macs = 6e10 * n_threads;
-    wl_speed s = {.n_threads = n_threads, .n_cores = n_threads, .attention_s = {1e-10 / n_threads, 5e-11 / n_threads}};
+    wl_speed s = {.n_threads = n_threads,
+                  .n_cores = n_threads,
+                  .attention_s = {1e-10 / n_threads, 5e-11 / n_threads},
+                  .element_s = WL_SPEED_ELEMENT_S,
+                  .dispatch_s = WL_SPEED_DISPATCH_S};
     snprintf (s.cpu, sizeof s.cpu, "unknown");
     snprintf (s.isa, sizeof s.isa, "unknown");
     for (size_t type = 0; type < WL_SPEED_TYPES; type++)
@@ -331,7 +399,8 @@ bool wl_speed_equal (const wl_speed *a, const wl_speed *b)
 {
     bool equal = strcmp (a->cpu, b->cpu) == 0 && strcmp (a->isa, b->isa) == 0 && a->n_threads == b->n_threads &&
                  a->n_cores == b->n_cores && a->attention_s[0] == b->attention_s[0] &&
-                 a->attention_s[1] == b->attention_s[1];
+                 a->attention_s[1] == b->attention_s[1] && a->element_s == b->element_s &&
+                 a->dispatch_s == b->dispatch_s;
     for (size_t type = 0; type < WL_SPEED_TYPES; type++)
         for (size_t i = 0; i < WL_SPEED_ROWS; i++)
             equal = equal && a->seconds_per_weight[type][i] == b->seconds_per_weight[type][i];
@@ -340,14 +409,14 @@ bool wl_speed_equal (const wl_speed *a, const wl_speed *b)
 
 bool wl_speed_is_sound (const wl_speed *s)
 {
-    const double least = 1e-16, most = 1e-3;
+    const double least = 1e-16, most = 1e-3, most_wait = 1;
     bool ok = s->n_threads >= 1 && s->n_threads <= 65536 && s->n_cores >= 1 && s->n_cores <= 65536;
     for (size_t type = 0; type < WL_SPEED_TYPES; type++)
         for (size_t i = 0; i < WL_SPEED_ROWS; i++)
             ok = ok && s->seconds_per_weight[type][i] >= least && s->seconds_per_weight[type][i] <= most;
     for (size_t i = 0; i < 2; i++)
         ok = ok && s->attention_s[i] >= least && s->attention_s[i] <= most;
-    return ok;
+    return ok && s->element_s >= least && s->element_s <= most && s->dispatch_s >= least && s->dispatch_s <= most_wait;
 }
 
 const char *wl_speed_source_name (wl_speed_source source)

@@ -2,9 +2,10 @@
  *
  * A step's time is mostly that of multiplying each weight of a stage with the step's rows. So what is measured is a curve: seconds a weight, for 1 to 128
  * rows, for a few weight types, streamed from memory through wl_multiply as a stage does. At one row it is the memory's bandwidth, at 128 the multiply-adds
- * a second; between them lies what a batch costs. Attention is measured by itself, a multiply-add at a time.
+ * a second; between them lies what a batch costs. Attention is measured by itself, a multiply-add at a time; and so is the work on rows themselves (norms,
+ * rounding, rotation, activations), an element at a time, and what it takes to set all threads to work and wait for them, of which a layer has several.
  *
- * wl_speed_obtain keeps what it measured in the cache folder (WOOLLY_CACHE), a file for each CPU model, ISA and number of threads; measuring takes well under a second
+ * wl_speed_obtain keeps what it measured in the cache folder (WOOLLY_CACHE), a file for each CPU model, ISA and number of threads, which counts as long as the kernels' sources are the same; measuring takes well under a second
  * and is done by one process of a machine at a time. What was measured while others used the processors is measured again at the next start, and the best of both kept. Thread: any, all state is in the arguments. */
 #ifndef WL_ENGINE_SPEED_H
 #define WL_ENGINE_SPEED_H
@@ -17,7 +18,11 @@
 #include "gguf.h"
 #include "kernels/kernels.h"
 
-enum { WL_SPEED_ROWS = 8, WL_SPEED_TYPES = 6, WL_SPEED_VERSION = 1, WL_SPEED_CPU_BYTES = 64 };
+enum { WL_SPEED_ROWS = 8, WL_SPEED_TYPES = 6, WL_SPEED_VERSION = 2, WL_SPEED_CPU_BYTES = 64 };
+
+/* Of an ordinary core, where nothing is known. */
+#define WL_SPEED_ELEMENT_S 5e-10
+#define WL_SPEED_DISPATCH_S 2e-6
 
 /* 1, 2, 4, … 128; and the types that are measured. */
 extern const uint32_t wl_speed_rows[WL_SPEED_ROWS];
@@ -29,6 +34,8 @@ typedef struct wl_speed {
     uint64_t measured_at;                                     /* seconds since 1970 */
     double seconds_per_weight[WL_SPEED_TYPES][WL_SPEED_ROWS]; /* to multiply one weight with so many rows */
     double attention_s[2]; /* a multiply-add of attention: of one query, and of many of one sequence */
+    double element_s;      /* an element of a row that a norm or the like passes over, on one thread */
+    double dispatch_s;     /* a job of all threads, without the work */
 } wl_speed;
 
 typedef enum wl_speed_source {
@@ -43,7 +50,7 @@ const char *wl_speed_source_name (wl_speed_source source);
 /* Measures now. WL_ERROR_INTERNAL without memory for it. */
 bool wl_speed_measure (const wl_kernels *kernels, uint32_t n_threads, wl_speed *out, wl_error *err);
 
-/* From the cache, unless it is older than 30 days or of another version of this program, or `fresh` asks for it; else measured, and kept where the cache folder can be
+/* From the cache, unless it is older than 30 days or of other kernels, or `fresh` asks for it; else measured, and kept where the cache folder can be
  * written. */
 bool wl_speed_obtain (const wl_kernels *kernels, uint32_t n_threads, bool fresh, wl_speed *out, wl_speed_source *source,
                       wl_error *err);

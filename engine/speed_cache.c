@@ -133,10 +133,11 @@ json_t *wl_speed_to_json (const wl_speed *s)
         json_object_set_new (types, wl_type_name (wl_speed_types[type]), curve);
     }
     json_t *json =
-        json_pack ("{s:i, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:[f,f], s:o}", "version", WL_SPEED_VERSION, "cpu", s->cpu,
-                   "isa", s->isa, "threads", (int) s->n_threads, "cores", (int) s->n_cores, "measured_at",
-                   (json_int_t) s->measured_at, "bandwidth", wl_speed_bandwidth (s), "macs_per_s", wl_speed_macs (s),
-                   "attention_ps", s->attention_s[0] * 1e12, s->attention_s[1] * 1e12, "picoseconds_per_weight", types);
+        json_pack ("{s:i, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:[f,f], s:f, s:f, s:o}", "version", WL_SPEED_VERSION,
+                   "cpu", s->cpu, "isa", s->isa, "threads", (int) s->n_threads, "cores", (int) s->n_cores,
+                   "measured_at", (json_int_t) s->measured_at, "bandwidth", wl_speed_bandwidth (s), "macs_per_s",
+                   wl_speed_macs (s), "attention_ps", s->attention_s[0] * 1e12, s->attention_s[1] * 1e12, "element_ps",
+                   s->element_s * 1e12, "dispatch_ps", s->dispatch_s * 1e12, "picoseconds_per_weight", types);
     if (!json)
         json_decref (types);
     return json;
@@ -173,6 +174,8 @@ bool wl_speed_from_json (const json_t *json, wl_speed *out)
     }
     for (size_t i = 0; i < 2; i++)
         out->attention_s[i] = json_number_value (json_array_get (attention, i)) * 1e-12;
+    out->element_s = json_number_value (json_object_get (json, "element_ps")) * 1e-12;
+    out->dispatch_s = json_number_value (json_object_get (json, "dispatch_ps")) * 1e-12;
     return json_integer_value (json_object_get (json, "version")) == WL_SPEED_VERSION && wl_speed_is_sound (out);
 }
 
@@ -192,6 +195,8 @@ static kept read_kept (const char *path, const wl_kernels *kernels, uint32_t n_t
     bool ok = json && wl_speed_from_json (json, out) && out->n_threads == n_threads &&
               strcmp (out->isa, kernels->isa) == 0 && strcmp (out->cpu, cpu) == 0 && out->measured_at <= now &&
               now - out->measured_at < FRESH_DAYS * 86400u;
+    const char *measured = json_string_value (json_object_get (json, "kernels"));
+    ok = ok && measured && strcmp (measured, WOOLLY_KERNELS) == 0;
     bool disturbed = json_is_true (json_object_get (json, "disturbed"));
     json_decref (json);
     return !ok ? NOTHING : disturbed ? DISTURBED : SETTLED;
@@ -240,6 +245,7 @@ bool wl_speed_obtain (const wl_kernels *kernels, uint32_t n_threads, bool fresh,
         wl_speed_at_least (out, &before);
     if (ok && path) {
         json_t *json = wl_speed_to_json (out);
+        json_object_set_new (json, "kernels", json_string (WOOLLY_KERNELS));
         if (!(used > undisturbed * wall * n_threads))
             json_object_set_new (json, "disturbed", json_true ());
         wl_measured_write (path, json); /* without it, it is measured again */

@@ -16,6 +16,8 @@ void wl_speed_pack (const wl_speed *s, bool cached, Woolly__Speed *m)
     m->seconds_per_weight = (double *) s->seconds_per_weight[0];
     m->n_attention_s = 2;
     m->attention_s = (double *) s->attention_s;
+    m->element_s = s->element_s;
+    m->dispatch_s = s->dispatch_s;
     m->cached = cached;
 }
 
@@ -40,6 +42,8 @@ bool wl_speed_unpack (const Woolly__Speed *m, wl_speed *s, bool *cached)
     s->measured_at = m->measured_at;
     memcpy (s->seconds_per_weight, m->seconds_per_weight, sizeof s->seconds_per_weight);
     memcpy (s->attention_s, m->attention_s, sizeof s->attention_s);
+    s->element_s = m->element_s;
+    s->dispatch_s = m->dispatch_s;
     *cached = m->cached;
     return wl_speed_is_sound (s);
 }

@@ -258,16 +258,17 @@ static void print_json (const report *r, const result *results, size_t n)
 static void print_rows (const report *r, const result *results, size_t n)
 {
     bool csv = strcmp (r->flags->format, "csv") == 0;
-    const char *row = csv ? "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n"
-                          : "| %-10s | %6s | %7s | %-10s | %10s | %10s | %10s | %11s | %12s | %16s |\n";
-    printf (row, "test", "stages", "threads", "isa", "tok_s", "tok_s_min", "tok_s_max", "limit_tok_s",
-            csv ? "bandwidth_fraction" : "of bandwidth", csv ? "multiply_add_fraction" : "of multiply-adds");
+    const char *row = csv ? "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s\n"
+                          : "| %-10s | %6s | %7s | %-10s | %10s | %10s | %10s | %10s | %11s | %12s | %16s |\n";
+    printf (row, "test", "stages", "threads", "isa", "tok_s", "tok_s_min", "tok_s_max",
+            csv ? "predicted_tok_s" : "predicted", "limit_tok_s", csv ? "bandwidth_fraction" : "of bandwidth",
+            csv ? "multiply_add_fraction" : "of multiply-adds");
     if (!csv)
-        printf ("| ---------- | -----: | ------: | ---------- | ---------: | ---------: | ---------: | ----------: | "
-                "-----------: | ---------------: |\n");
+        printf ("| ---------- | -----: | ------: | ---------- | ---------: | ---------: | ---------: | ---------: | "
+                "----------: | -----------: | ---------------: |\n");
     for (size_t i = 0; i < n; i++) {
         const result *x = &results[i];
-        char cells[8][16] = {0};
+        char cells[9][16] = {0};
         double bandwidth, multiply_adds;
         snprintf (cells[0], 16, "%zu", r->n_stages);
         snprintf (cells[1], 16, "%d", r->threads);
@@ -280,8 +281,9 @@ static void print_rows (const report *r, const result *results, size_t n)
             snprintf (cells[6], 16, "%.3f", bandwidth);
             snprintf (cells[7], 16, "%.3f", multiply_adds);
         }
-        printf (row, x->test->name, cells[0], cells[1], r->isa, cells[2], cells[3], cells[4], cells[5], cells[6],
-                cells[7]);
+        snprintf (cells[8], 16, "%.2f", json_real_value (json_object_get (x->predicted, "tok_s")));
+        printf (row, x->test->name, cells[0], cells[1], r->isa, cells[2], cells[3], cells[4], cells[8], cells[5],
+                cells[6], cells[7]);
     }
     if (!csv && r->limits)
         printf ("\nThis machine, %u threads: %.1f GB/s read, %.0f G multiply-adds/s (%s).\n", r->limits->n_threads,

@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "coordinator/flags.h"
 #include "coordinator/session.h"
+#include "coordinator/simulate.h"
 #include "engine/machine.h"
 #include "run_many.h"
 
@@ -62,15 +63,36 @@ static void on_prefill (void *context, size_t done, size_t total)
         wl_progress_show (line);
 }
 
-static void print_json (const wl_answer *a, const flags *f, wl_session *session, size_t n_prompt)
+/* What the plan said of this very run, beside what the timings say: as many tokens of a prompt read, as many generated, nothing guessed. */
+static json_t *predict_run (const wl_answer *a, const flags *f, const wl_session *session, size_t n_prompt,
+                            wl_error *err)
 {
-    json_t *json = wl_answer_json (a, n_prompt);
-    json_object_set_new (json_object_get (json, "timings"), "load_s", json_real (session->load_s));
-    json_object_set_new (json, "seed", json_integer ((json_int_t) f->sampling.sampling.seed));
-    wl_session_report (session, json);
-    json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
-    putchar ('\n');
+    wl_cluster_planned planned = wl_cluster_plan (session->cluster);
+    uint32_t n_read = (uint32_t) (n_prompt - a->n_cached), n_drawn = (uint32_t) a->n_tokens,
+             chunk = f->cluster.options.chunk;
+    double first_s = 0, all_s = 0;
+    if (n_read == 0 || n_drawn == 0)
+        return json_null ();
+    if (!wl_predict_test (planned.request, planned.plan, chunk, 1, n_read, 1, &first_s, err) ||
+        !wl_predict_test (planned.request, planned.plan, chunk, 1, n_read, n_drawn, &all_s, err))
+        return NULL;
+    return json_pack ("{s:f, s:f, s:f}", "ttft_s", first_s, "prefill_tok_s", n_read / first_s, "decode_tok_s",
+                      n_drawn > 1 ? (n_drawn - 1) / (all_s - first_s) : 0.0);
+}
+
+static bool print_json (const wl_answer *a, const flags *f, wl_session *session, size_t n_prompt, wl_error *err)
+{
+    json_t *json = wl_answer_json (a, n_prompt), *run = predict_run (a, f, session, n_prompt, err);
+    if (run) {
+        json_object_set_new (json_object_get (json, "timings"), "load_s", json_real (session->load_s));
+        json_object_set_new (json, "seed", json_integer ((json_int_t) f->sampling.sampling.seed));
+        wl_session_report (session, json);
+        json_object_set_new (json_object_get (json, "predicted"), "run", run);
+        json_dumpf (json, stdout, JSON_COMPACT | JSON_REAL_PRECISION (9));
+        putchar ('\n');
+    }
     json_decref (json);
+    return run != NULL;
 }
 
 static bool generate (const flags *f, const wl_opened_model *opened, const wl_tokens *prompt, size_t n_tokens,
@@ -102,11 +124,9 @@ static bool generate (const flags *f, const wl_opened_model *opened, const wl_to
     wl_progress_show (NULL);
     if (!wl_answer_finish (&a, err))
         goto done;
-    if (f->json)
-        print_json (&a, f, &session, prompt->count);
-    else if (isatty (STDOUT_FILENO))
+    ok = !f->json || print_json (&a, f, &session, prompt->count, err);
+    if (!f->json && isatty (STDOUT_FILENO))
         putchar ('\n');
-    ok = true;
 done:
     wl_progress_show (NULL);
     wl_session_close (&session);

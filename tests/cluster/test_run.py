@@ -19,6 +19,7 @@ def test_json_has_every_field_of_the_contract(woolly, tiny):
     assert isinstance(answer["text"], str) and answer["text"]
     timings = answer["timings"]
     assert all(timings[key] > 0 for key in ("load_s", "ttft_s", "prefill_tok_s", "decode_tok_s"))
+    assert all(answer["predicted"]["run"][key] > 0 for key in ("ttft_s", "prefill_tok_s", "decode_tok_s"))
     assert [stage["layers"] for stage in answer["stages"]] == [[0, 2], [3, 5]]
     for stage in answer["stages"]:
         assert stage["name"] and stage["weight_bytes"] > 0 and stage["rss_bytes"] > 0 and 0 <= stage["busy_fraction"] <= 1
