@@ -32,25 +32,25 @@ find_clang () {
     done
 }
 
-# ctest's output, with what was skipped put before its verdict.
+# What was skipped and why, by the log of a ctest that has ended.
+list_skipped () {
+    [ -n "$clang" ] || echo 'lint and fuzzing: no clang with libFuzzer'
+    grep -i 'skipped' "$build/Testing/Temporary/LastTest.log" | grep -vE '[0-9]+ (passed|skipped)|\[ +SKIPPED +\] [0-9]+ test' | sed 's/^ *//' | sort -u
+}
+
+# ctest's output, with what was skipped put before its verdict. That waits for ctest's end, since its log has its name only then.
 add_skipped () {
-    local line log
+    local line verdict='' skipped
     while IFS= read -r line; do
-        case $line in
-        *'% tests passed, '*)
-            echo
-            echo 'Skipped:'
-            for log in "$build/Testing/Temporary/LastTest.log.tmp" "$build/Testing/Temporary/LastTest.log"; do
-                [ -f "$log" ] && break
-            done
-            { [ -z "$clang" ] && echo '  lint and fuzzing: no clang with libFuzzer'
-              grep -iE 'skipped' "$log" | grep -vE '[0-9]+ (passed|skipped)|\[ +SKIPPED +\] [0-9]+ test' | sed 's/^ */  /' | sort -u; } ||
-                echo '  nothing'
-            echo
-            ;;
+        case $verdict$line in
+        *'% tests passed, '*) verdict+=$line$'\n' ;;
+        *) printf '%s\n' "$line" ;;
         esac
-        printf '%s\n' "$line"
     done
+    if [ -n "$verdict" ]; then
+        skipped=$(list_skipped)
+        printf '\nSkipped:\n%s\n\n%s' "$(sed 's/^/  /' <<<"${skipped:-nothing}")" "$verdict"
+    fi
 }
 
 start_log
