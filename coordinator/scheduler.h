@@ -70,7 +70,8 @@ void wl_scheduler_free (wl_scheduler **scheduler);
  * is computed again from its tokens. WL_ERROR_USAGE when it could never fit alone. The handle stays valid until the
  * request ends (its last callback) or is cancelled. */
 wl_request *wl_scheduler_add (wl_scheduler *scheduler, const wl_request_options *options, wl_error *err);
-/* Ends a request now; others can have its pages at once, since steps run in order. */
+/* Ends a request now; others can have its pages at once, since steps run in order. Stages that have not begun a step skip it when it has rows of ended requests alone; in a step that
+ * it shares, its rows are computed and what comes back of them is dropped. */
 void wl_scheduler_cancel (wl_scheduler *scheduler, wl_request *request);
 
 /* Requests not yet ended. */

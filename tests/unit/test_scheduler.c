@@ -386,6 +386,14 @@ static void assert_held (const fixture *f, const request *requests)
         assert_true (held >= least);
 }
 
+static size_t count_begun (const request *requests)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_SHARING; i++)
+        n += requests[i].n_begun;
+    return n;
+}
+
 static void half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once (void **state)
 {
     (void) state;
@@ -401,9 +409,7 @@ static void half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once
             add (&f, &requests[i]);
         for (size_t begun = 0; begun < N_SHARING;) { /* until each has begun and some have drawn */
             turn (&f);
-            begun = 0;
-            for (size_t i = 0; i < N_SHARING; i++)
-                begun += requests[i].n_begun;
+            begun = count_begun (requests);
         }
         size_t n_active = wl_scheduler_active (f.scheduler);
         assert_true (n_active > N_SHARING / 2);
@@ -435,6 +441,38 @@ static void half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once
         assert_same (again, expected, 0);
         stop (&f);
     }
+    close_fixture (&f);
+}
+
+static void requests_that_wait_for_room_begin_in_the_turn_after_others_are_cancelled (void **state)
+{
+    (void) state;
+    static request requests[N_SHARING];
+    fixture f;
+    open_fixture (&f);
+    const request *expected = expected_sharing (&f);
+    f.no_prefix_cache = true;
+    make_sharing (requests);
+    start (&f, 2, N_SHARING, WL_SPECULATION_NGRAM);
+    for (size_t i = 0; i < N_SHARING; i++)
+        add (&f, &requests[i]);
+    while (requests[0].n_tokens < 2) /* in the middle: some draw, some are read, some wait for room */
+        turn (&f);
+    size_t begun = count_begun (requests);
+    assert_in_range (begun, 2, N_SHARING - 1);
+    for (size_t i = 0; i < N_SHARING; i++)
+        if (requests[i].n_begun && requests[i].handle) {
+            wl_scheduler_cancel (f.scheduler, requests[i].handle);
+            requests[i].handle = NULL;
+        }
+    assert_int_equal (wl_scheduler_prefixes (f.scheduler).free_pages, N_SHARING);
+    turn (&f); /* steps with rows of those that are gone are still under way, over the same pages */
+    assert_true (count_begun (requests) > begun);
+    finish (&f);
+    for (size_t i = 0; i < N_SHARING; i++)
+        if (i >= begun)
+            assert_same (requests, expected, i);
+    stop (&f);
     close_fixture (&f);
 }
 
@@ -524,6 +562,7 @@ int main (void)
         cmocka_unit_test (requests_that_begin_alike_share_pages_and_get_their_own_tokens),
         cmocka_unit_test (shared_pages_are_evicted_and_taken_back_without_changing_a_token),
         cmocka_unit_test (half_of_64_requests_cancelled_in_the_middle_free_their_pages_at_once),
+        cmocka_unit_test (requests_that_wait_for_room_begin_in_the_turn_after_others_are_cancelled),
         cmocka_unit_test (a_request_that_waits_for_anothers_pages_computes_them_if_that_one_is_cancelled),
         cmocka_unit_test (wanted_logits_are_computed_and_the_same_behind_a_cached_beginning),
     };
