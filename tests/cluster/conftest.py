@@ -40,6 +40,11 @@ def pytest_report_header():
     return f"programs: {BIN}; shared: {SHARED if SHARED.is_dir() else 'absent'}"
 
 
+def tries(count):
+    """How many inputs a test tries that has endless ones: a quarter of them where each takes ten times as long; the fuzz targets try more."""
+    return count if SLOW == 1 else count // 4
+
+
 # -- processes --------------------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from conftest import BIN, free_port
+from conftest import BIN, free_port, tries
 
 USAGE, INPUT, CLUSTER = 2, 3, 4
 
@@ -63,7 +63,7 @@ def test_a_model_cut_inside_its_header_is_refused(expect_error, tiny, tmp_path):
     header = min(int(t.data_offset) for t in GGUFReader(tiny).tensors)
     path = tmp_path / "cut.gguf"
     content = tiny.read_bytes()
-    for place in random.Random(5).sample(range(header), 60):
+    for place in random.Random(5).sample(range(header), tries(60)):
         path.write_bytes(content[:place])
         expect_error(INPUT, "cut.gguf", "run", "-m", path, "-p", "Hi", "-n", 1, "--local", 2)
 
@@ -74,7 +74,7 @@ def test_a_header_with_any_byte_damaged_never_crashes(woolly, tiny, tmp_path):
     content = bytearray(tiny.read_bytes())
     header = min(int(t.data_offset) for t in GGUFReader(tiny).tensors)
     choose, path = random.Random(6), tmp_path / "damaged.gguf"
-    for _ in range(80):
+    for _ in range(tries(80)):
         damaged = content[:]
         for _ in range(choose.randrange(1, 4)):
             damaged[choose.randrange(header)] = choose.randrange(256)

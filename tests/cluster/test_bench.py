@@ -33,7 +33,6 @@ def cost_by_hand(path, n_streams, n_rows, first):
     return ((weights + n_streams * kv * (first + n_rows)) / (n_streams * n_rows), per_row + int(head.n_elements) / n_rows)
 
 
-@pytest.mark.short
 def test_a_tokens_cost_is_what_the_file_says(woolly, own_models):
     path = own_models / MODEL
     rows = rows_of(woolly, "-m", path, "-p", "16,256", "-n", "8,32", "-b", "1,4")
@@ -45,7 +44,6 @@ def test_a_tokens_cost_is_what_the_file_says(woolly, own_models):
         assert rows[test]["roofline"]["multiply_adds_per_token"] == pytest.approx(multiply_adds, rel=1e-5), test
 
 
-@pytest.mark.short
 def test_fractions_follow_from_rates_and_limits(woolly, own_models):
     for row in rows_of(woolly, "-m", own_models / MODEL, "-p", 64, "-n", 8, "-b", 2, "--local", 2).values():
         line, rate = row["roofline"], row["tok_s"]
@@ -60,7 +58,6 @@ def test_fractions_follow_from_rates_and_limits(woolly, own_models):
         assert row["tok_s_min"] <= rate <= row["tok_s_max"]
 
 
-@pytest.mark.short
 def test_the_limit_is_that_of_the_instructions_in_use(woolly, own_models):
     scalar = rows_of(woolly, "-m", own_models / MODEL, "-p", 8, "-n", 0, "--isa", "scalar")["pp8"]["roofline"]
     best = rows_of(woolly, "-m", own_models / MODEL, "-p", 8, "-n", 0)["pp8"]
@@ -123,7 +120,6 @@ def test_lists_that_make_no_sense_are_refused(expect_error, own_models, argument
     expect_error(2, needle, "bench", "-m", own_models / MODEL, *arguments)
 
 
-@pytest.mark.short
 def test_a_plot_that_cannot_be_written_is_an_error(woolly, own_models, tmp_path):
     result = woolly("bench", *QUICK, "-m", own_models / MODEL, "-p", 8, "-n", 0, "--plot", tmp_path / "nowhere" / "plot.svg")
     assert result.code == 2 and "plot.svg: cannot be written" in result.err and result.err.count("\n") == 1, repr(result)

@@ -36,7 +36,6 @@ def test_score_reports_what_its_logits_say(woolly, tiny, tmp_path):
     assert math.isclose(report["mean_nll"], mean, abs_tol=1e-5) and math.isclose(report["perplexity"], math.exp(mean), rel_tol=1e-4)
 
 
-@pytest.mark.short
 def test_score_of_a_text_is_score_of_its_tokens(woolly, tiny, tmp_path):
     (tmp_path / "text").write_text(TEXT)
     ids = woolly.json("tokenize", "-m", tiny, "-f", tmp_path / "text", "--no-special")["ids"]
@@ -44,8 +43,7 @@ def test_score_of_a_text_is_score_of_its_tokens(woolly, tiny, tmp_path):
     assert woolly.json("score", "-m", tiny, "-f", tmp_path / "text") == woolly.json("score", "-m", tiny, "--tokens", tmp_path / "tokens.json")
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1024])
+@pytest.mark.parametrize("count", [1, 2, 63, 64, pytest.param(65, marks=pytest.mark.short), 1024])
 def test_score_takes_any_length_up_to_the_context(woolly, tiny, count):
     tokens = [5 + i * 7 % 400 for i in range(count)]
     logits = woolly.logits(tiny, tokens, "--local", 2)
@@ -75,7 +73,6 @@ def test_a_plan_covers_all_layers_once(woolly, tiny, workers):
     assert all(stage["weight_bytes"] > 0 and stage["kv_bytes"] > 0 for stage in stages)
 
 
-@pytest.mark.short
 def test_a_run_follows_the_plan(woolly, own_models):
     for name in ("llama-q6_k", "granite-q4_k_m", "gemma3-q4_0"):
         model = own_models / f"{name}.gguf"
@@ -162,7 +159,6 @@ def test_tokenize_works_on_a_vocabulary_alone(woolly, path):
 # -- the tree ----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.short
 def test_own_models_are_the_same_bytes_each_time(own_models, tmp_path):
     """So that a failure seen on one machine is seen on another."""
     make_model.write_model("granite-q4_k_m", tmp_path / "again.gguf")

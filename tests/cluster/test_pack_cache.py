@@ -34,7 +34,6 @@ def kept(report):
     return sum(stage["kept_bytes"] for stage in report["stages"])
 
 
-@pytest.mark.short
 def test_any_split_finds_what_another_packed(answer):
     plain = answer("0-5", flags=("--no-pack-cache",))
     first = answer("0-2", "3-5")

@@ -118,7 +118,7 @@ def test_the_models_end_token_ends_the_answer(woolly, smollm2):
 
 
 def test_text_streams_while_it_is_generated(woolly, smollm2):
-    run = woolly.start("run", "-m", smollm2, "--raw", "-p", "Once upon a time", "-n", 400, "--temp", 0, "--ignore-eos")
+    run = woolly.start("run", "-m", smollm2, "--raw", "-p", "Once upon a time", "-n", 100, "--temp", 0, "--ignore-eos")
     run.wait_for_output(10)
     early = len(run.out)
     result = run.wait(60)
