@@ -28,7 +28,7 @@
 
 enum { PATH_LENGTH = 1024, FRESH_DAYS = 30, FILE_LIMIT = 1 << 16 };
 
-static const double undisturbed = 0.75; /* of the processor time that all threads together could have had */
+static const double undisturbed = 0.85; /* of the processor time that all threads together could have had */
 
 /* -- the machine ---------------------------------------------------------------------------------------------------------------------------------- */
 
