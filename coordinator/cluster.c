@@ -375,6 +375,7 @@ static bool start_load (wl_cluster *c, wl_error *err)
                              .no_pack_cache = c->options.no_pack_cache,
                              .hop = c->options.hop,
                              .kv = c->options.kv,
+                             .rope = c->need->model->rope_order,
                              .stages = c->control_stages,
                              .n_stages = c->n_stages};
     control_load (c->control, &c->plan);

@@ -295,6 +295,9 @@ static void send_load (control *c, const control_stage *stage)
     load.no_pack_cache = plan->no_pack_cache;
     load.hop = plan->hop;
     load.kv = plan->kv;
+    load.rope_choice = plan->rope.choice;
+    load.rope_factor = plan->rope.factor;
+    load.rope_context = plan->rope.context;
     load.next_endpoint = (char *) stage->next_endpoint;
     load.weights_endpoint = (char *) stage->weights_endpoint;
     load.weights_peers = (char **) stage->weights_peers;

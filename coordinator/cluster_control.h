@@ -11,6 +11,7 @@
 
 #include "engine/error.h"
 #include "engine/kernels/kernels.h"
+#include "engine/model.h"
 #include "engine/speed.h"
 #include "proto/hop.h"
 #include "proto/wire.h"
@@ -77,6 +78,7 @@ typedef struct control_plan {
     bool no_pack_cache;
     wl_hop hop;
     wl_kv_type kv;
+    wl_rope_order rope;
     const control_stage *stages;
     uint32_t n_stages;
 } control_plan;

@@ -30,6 +30,10 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
          "what activations travel as between stages (f32; f16 and q8 round, so answers may differ)", NULL},
         {0, "kv", WL_OPTION_TEXT, &f->kv, "f16|q8_0",
          "what the KV cache holds (f16; q8_0 rounds, in about half the memory)", NULL},
+        {0, "rope-scaling", WL_OPTION_TEXT, &f->rope_scaling, "none|linear|yarn",
+         "in place of the model's own: for a --ctx beyond its context, yarn (what the file declares)", NULL},
+        {0, "rope-factor", WL_OPTION_F32, &f->rope.factor, "F", "by how much (--ctx over the original context)",
+         &f->rope_factor_given},
         {0, "no-prefix-cache", WL_OPTION_FLAG, &o->no_prefix_cache, NULL,
          "compute every prompt whole, whatever others began with (the text is the same)", NULL},
         {0, "trace", WL_OPTION_TEXT, &o->trace, "FILE", "write what each stage did when, for a trace viewer", NULL},
@@ -53,6 +57,13 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
         return wl_fail (err, WL_ERROR_USAGE, "--objective %s: choose throughput or latency", f->objective);
     if (f->hop && !wl_hop_parse (f->hop, &o->hop, err))
         return false;
+    if (f->rope_scaling && !wl_rope_choice_parse (f->rope_scaling, &f->rope.choice, err))
+        return false;
+    if (f->rope_factor_given && f->rope.choice != WL_ROPE_LINEAR && f->rope.choice != WL_ROPE_YARN)
+        return wl_fail (err, WL_ERROR_USAGE, "--rope-factor needs --rope-scaling linear or yarn");
+    if (f->rope_factor_given && !(f->rope.factor > 1))
+        return wl_fail (err, WL_ERROR_USAGE, "--rope-factor %g: choose more than 1", (double) f->rope.factor);
+    f->rope.context = o->context;
     if (f->kv && !wl_kv_type_parse (f->kv, &o->kv, err))
         return false;
     if (o->layers && !o->local_given && !o->listen) {

@@ -59,14 +59,15 @@ static bool show_start (void *context, const char *line)
 
 /* -- model -------------------------------------------------------------------------------------------------------------------------------- */
 
-bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants_tokenizer, wl_error *err)
+bool wl_opened_model_open (wl_opened_model *opened, const char *path, const wl_rope_order *rope, bool wants_tokenizer,
+                           wl_error *err)
 {
     *opened = (wl_opened_model){0};
     if (!path)
         return wl_fail (err, WL_ERROR_USAGE, "which model? Name a GGUF file with -m MODEL");
     opened->gguf = wl_gguf_open (path, err);
     if (opened->gguf)
-        opened->model = wl_model_new (opened->gguf, err);
+        opened->model = wl_model_new_scaled (opened->gguf, rope, err);
     if (opened->model && wants_tokenizer)
         opened->tokenizer = wl_tokenizer_new (opened->gguf, err);
     if (opened->model && opened->tokenizer && wl_tokenizer_n_tokens (opened->tokenizer) > opened->model->n_vocab)
@@ -77,6 +78,17 @@ bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants
         return true;
     wl_opened_model_close (opened);
     return false;
+}
+
+bool wl_opened_model_fits (const wl_opened_model *opened, uint32_t context, wl_error *err)
+{
+    uint32_t trained = opened->model->context_length;
+    if (context <= trained)
+        return true;
+    return wl_fail (err, WL_ERROR_USAGE,
+                    "--ctx %u is more than the %u positions this model was trained for: choose at most %u, or extend "
+                    "them with --rope-scaling yarn",
+                    context, trained, trained);
 }
 
 void wl_opened_model_close (wl_opened_model *opened)
@@ -121,11 +133,8 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
 {
     *s = (wl_session){0};
     uint64_t positions = options->context ? options->context : context;
-    uint32_t trained = opened->model->context_length;
-    if (options->context > trained)
-        return wl_fail (err, WL_ERROR_USAGE,
-                        "--ctx %u is more than the %u positions this model was trained for: choose at most %u",
-                        options->context, trained, trained);
+    if (!wl_opened_model_fits (opened, options->context, err))
+        return false;
     double start = wl_now_s ();
     uint32_t rows = wl_scheduler_default_rows ();
     wl_scheduler_options scheduling = {.n_pages = wl_scheduler_pages (positions),

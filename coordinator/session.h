@@ -19,7 +19,11 @@ typedef struct wl_opened_model {
     wl_tokenizer *tokenizer;
 } wl_opened_model;
 
-bool wl_opened_model_open (wl_opened_model *opened, const char *path, bool wants_tokenizer, wl_error *err);
+/* `rope` as the flags say (flags.h). */
+bool wl_opened_model_open (wl_opened_model *opened, const char *path, const wl_rope_order *rope, bool wants_tokenizer,
+                           wl_error *err);
+/* WL_ERROR_USAGE, with the figures and what to do, when --ctx (0: not given) is more than the model's context. */
+bool wl_opened_model_fits (const wl_opened_model *opened, uint32_t context, wl_error *err);
 void wl_opened_model_close (wl_opened_model *opened);
 
 typedef struct wl_session {

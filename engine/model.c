@@ -122,9 +122,60 @@ static bool read_yarn (reader *r)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: YaRN's beta_fast %g and beta_slow %g must be positive", r->path,
                         (double) s->beta_fast, (double) s->beta_slow);
     float magnitude = (float) (1.0 + 0.1 * wl_log ((double) s->factor));
-    if (!read_f32 (r, "rope.scaling.yarn_attn_factor", false, &magnitude))
+    bool declared = r->model->rope_order.choice == WL_ROPE_AS_DECLARED; /* then it belongs to the factor */
+    if (declared && !read_f32 (r, "rope.scaling.yarn_attn_factor", false, &magnitude))
         return false;
     s->magnitude *= magnitude;
+    return true;
+}
+
+enum { MOST_CONTEXT = 1 << 30, MOST_FACTOR = 1000 };
+
+static const char *const rope_choices[WL_N_ROPE_CHOICES] = {"as declared", "none", "linear", "yarn"};
+
+bool wl_rope_choice_parse (const char *name, wl_rope_choice *choice, wl_error *err)
+{
+    for (int i = WL_ROPE_UNSCALED; i < WL_N_ROPE_CHOICES; i++)
+        if (strcmp (name, rope_choices[i]) == 0) {
+            *choice = (wl_rope_choice) i;
+            return true;
+        }
+    return wl_fail (err, WL_ERROR_USAGE, "--rope-scaling %s: choose none, linear or yarn", name);
+}
+
+/* The factor and the context that follow from the user's order. */
+static bool settle_order (reader *r, wl_rope_scaling *s)
+{
+    wl_model *m = r->model;
+    const wl_rope_order *o = &m->rope_order;
+    const char *name = rope_choices[o->choice];
+    uint32_t original = s->original_context;
+    if (o->choice == WL_ROPE_UNSCALED) {
+        m->context_length = original < m->context_length ? original : m->context_length;
+        s->factor = 1.0f;
+        return true;
+    }
+    if (!o->factor && !o->context)
+        return wl_fail (r->err, WL_ERROR_USAGE,
+                        "--rope-scaling %s: by how much? Choose --ctx N beyond the original context of %u, or "
+                        "--rope-factor F",
+                        name, original);
+    if (!o->factor && o->context <= original)
+        return wl_fail (r->err, WL_ERROR_USAGE,
+                        "--ctx %u is within the original context of %u: leave --rope-scaling %s out, or choose "
+                        "--rope-factor F",
+                        o->context, original, name);
+    s->factor = o->factor ? o->factor : (float) o->context / (float) original;
+    if (!(s->factor > 1 && s->factor <= MOST_FACTOR))
+        return wl_fail (r->err, WL_ERROR_USAGE, "--rope-factor %g: choose more than 1 and at most %d",
+                        (double) s->factor, MOST_FACTOR);
+    double reach = (double) s->factor * original;
+    if (o->factor && o->context > reach)
+        return wl_fail (r->err, WL_ERROR_USAGE,
+                        "--ctx %u is more than the %.0f positions that --rope-factor %g reaches from the original "
+                        "context of %u: raise the factor",
+                        o->context, reach, (double) s->factor, original);
+    m->context_length = o->context ? o->context : reach < MOST_CONTEXT ? (uint32_t) reach : MOST_CONTEXT;
     return true;
 }
 
@@ -133,6 +184,7 @@ static bool read_rope_scaling (reader *r)
 {
     char key[128];
     wl_text kind = {"linear", 6};
+    uint32_t original = 0;
     wl_rope_scaling *s = &r->model->rope_scaling;
     *s = (wl_rope_scaling){.factor = 1.0f, .magnitude = 1.0f, .original_context = r->model->context_length};
     wl_gguf_text (r->gguf, key_of (r, "rope.scaling.type", key), &kind);
@@ -140,8 +192,23 @@ static bool read_rope_scaling (reader *r)
     if (!read_f32 (r, "rope.scale_linear", false, &s->factor) ||
         !read_f32 (r, "rope.scaling.factor", false, &s->factor) ||
         !read_f32 (r, "rope.scaling.attn_factor", false, &s->magnitude) ||
-        !read_u32 (r, "rope.scaling.original_context_length", false, 1, 1u << 30, &s->original_context))
+        !read_u32 (r, "rope.scaling.original_context_length", false, 1, MOST_CONTEXT, &original))
         return false;
+    if (original)
+        s->original_context = original;
+    if (r->model->rope_order.choice != WL_ROPE_AS_DECLARED) {
+        const char *name = rope_choices[r->model->rope_order.choice];
+        if (text_is (kind, "longrope") || wl_gguf_find_tensor (r->gguf, "rope_factors_long.weight"))
+            return wl_fail (r->err, WL_ERROR_USAGE,
+                            "--rope-scaling %s: %s has factors of its own for long contexts (LongRoPE): leave it out",
+                            name, r->path);
+        if (!original && s->factor > 1 && !text_is (kind, "none")) /* the context is what that scaling gave */
+            s->original_context = 1 + (uint32_t) ((s->original_context - 1) / (double) s->factor);
+        kind = (wl_text){name, strlen (name)};
+        s->magnitude = 1.0f; /* the file's is that of its own scaling */
+        if (!settle_order (r, s))
+            return false;
+    }
     if (s->factor == 0) /* written by some converters for "none" */
         s->factor = 1.0f;
     if (s->factor < 0 || s->magnitude <= 0)
@@ -283,7 +350,7 @@ static bool read_hyperparameters (reader *r)
         return false;
     uint32_t value_length = m->head_dim;
     if (!read_u32 (r, "attention.value_length", false, 1, 65536, &value_length) ||
-        !read_u32 (r, "context_length", false, 1, 1u << 30, &m->context_length))
+        !read_u32 (r, "context_length", false, 1, MOST_CONTEXT, &m->context_length))
         return false;
     if (value_length != m->head_dim)
         return wl_fail (r->err, WL_ERROR_INPUT, "%s: values of %u elements beside keys of %u: not supported", r->path,
@@ -492,9 +559,15 @@ static bool find_tensors (reader *r)
 
 wl_model *wl_model_new (const wl_gguf *gguf, wl_error *err)
 {
+    return wl_model_new_scaled (gguf, &(wl_rope_order){0}, err);
+}
+
+wl_model *wl_model_new_scaled (const wl_gguf *gguf, const wl_rope_order *order, wl_error *err)
+{
     wl_model *model = wl_new (1, sizeof *model, err);
     if (!model)
         return NULL;
+    model->rope_order = *order;
     reader r = {.gguf = gguf, .path = wl_gguf_path (gguf), .model = model, .err = err};
     if (!read_hyperparameters (&r) || !find_tensors (&r))
         wl_model_free (&model);

@@ -90,6 +90,21 @@ typedef struct wl_rope_scaling {
     uint32_t original_context;  /* positions of training: YaRN's, and the longest context of the short factors */
 } wl_rope_scaling;
 
+/* --rope-scaling: what is done in place of the scaling that a file declares. */
+typedef enum wl_rope_choice {
+    WL_ROPE_AS_DECLARED,
+    WL_ROPE_UNSCALED,
+    WL_ROPE_LINEAR,
+    WL_ROPE_YARN,
+    WL_N_ROPE_CHOICES
+} wl_rope_choice;
+
+typedef struct wl_rope_order {
+    wl_rope_choice choice;
+    float factor;     /* of linear and YaRN; 0: context / original context */
+    uint32_t context; /* positions that are wanted; 0: what the factor gives */
+} wl_rope_order;
+
 typedef struct wl_model {
     char architecture[32];
     char name[96]; /* general.name, or the architecture; printable */
@@ -103,6 +118,7 @@ typedef struct wl_model {
     uint32_t rope_dims; /* leading elements of a head that rotate */
     float rope_base, rope_base_local;
     wl_rope_scaling rope_scaling;
+    wl_rope_order rope_order; /* what it was opened with; context_length follows from it */
     float norm_eps;
     float embedding_scale, residual_scale, attention_scale;
     float expert_scale;                     /* the sum of the experts' results is multiplied by it */
@@ -123,6 +139,14 @@ typedef struct wl_model {
  * Woolly cannot compute with, a tensor that the architecture's row does not know. `gguf` must outlive the model. A vocabulary-only
  * file fails. */
 wl_model *wl_model_new (const wl_gguf *gguf, wl_error *err);
+
+/* The same with another scaling of RoPE, and the context_length that it gives. YaRN takes beta_fast and beta_slow from the file, or where that has none from the paper. WL_ERROR_USAGE, with the figures:
+ * neither factor nor context, or a factor that is not above 1, or does not reach the context; a context that needs no scaling; a model with factors of its own for long contexts (LongRoPE).
+ * Any order may come from a peer. */
+wl_model *wl_model_new_scaled (const wl_gguf *gguf, const wl_rope_order *order, wl_error *err);
+
+/* "none", "linear" or "yarn"; WL_ERROR_USAGE naming --rope-scaling otherwise. */
+bool wl_rope_choice_parse (const char *name, wl_rope_choice *choice, wl_error *err);
 void wl_model_free (wl_model **model);
 
 /* Writes the names of the table's rows, comma-separated; what exceeds `size` is cut off. */

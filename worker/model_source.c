@@ -150,14 +150,19 @@ static bool fetch_headers (model_source *s, const Woolly__Load *load, const mode
     return ok;
 }
 
-static bool open_stored (model_source *s, wl_error *err)
+static bool open_described (model_source *s, const Woolly__Load *load, wl_error *err)
+{
+    const wl_rope_order rope = {(wl_rope_choice) load->rope_choice, load->rope_factor, load->rope_context};
+    s->model = wl_model_new_scaled (s->gguf, &rope, err);
+    return s->model != NULL;
+}
+
+static bool open_stored (model_source *s, const Woolly__Load *load, wl_error *err)
 {
     wl_model_free (&s->model);
     wl_gguf_free (&s->gguf);
     s->gguf = wl_gguf_open (weight_store_path (s->store), err);
-    if (s->gguf)
-        s->model = wl_model_new (s->gguf, err);
-    return s->model != NULL;
+    return s->gguf && open_described (s, load, err);
 }
 
 static bool read_stored (void *context, uint32_t part, uint64_t offset, uint32_t length, uint8_t *out)
@@ -201,7 +206,7 @@ static bool open_store (model_source *s, const Woolly__Load *load, const model_s
     free (folder);
     s->from = WOOLLY__WEIGHTS_FROM__CACHE;
     return s->store && offer_stored (s, load, options->server, err) &&
-           fetch_headers (s, load, options, progress, err) && open_stored (s, err);
+           fetch_headers (s, load, options, progress, err) && open_stored (s, load, err);
 }
 
 /* -- both --------------------------------------------------------------------------------------------------------------------------------- */
@@ -214,8 +219,7 @@ bool model_source_open (model_source *s, const Woolly__Load *load, const model_s
     s->gguf = find_own (load, options->model_dir, &own);
     bool ok = false;
     if (s->gguf) {
-        s->model = wl_model_new (s->gguf, err);
-        ok = s->model && offer_own (s, load, options->server, err);
+        ok = open_described (s, load, err) && offer_own (s, load, options->server, err);
     } else if (load->weights_endpoint[0]) {
         ok = open_store (s, load, options, progress, err);
     } else {
@@ -254,7 +258,7 @@ bool model_source_fill (model_source *s, const Woolly__Load *load, const model_s
     free (tensors);
     free (ranges);
     /* What was mapped before may, on some system, not see what was written since. */
-    ok = ok && (s->shipped.bytes == before || open_stored (s, err));
+    ok = ok && (s->shipped.bytes == before || open_stored (s, load, err));
     if (ok)
         weight_store_settle_behind (s->store);
     return ok;

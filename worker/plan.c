@@ -34,6 +34,11 @@ static bool check_load (const Woolly__Load *load, wl_error *err)
         return wl_fail (err, WL_ERROR_CLUSTER,
                         "the plan's KV cache is of a type %u that this version does not know: are all of one version?",
                         load->kv);
+    if (load->rope_choice >= WL_N_ROPE_CHOICES)
+        return wl_fail (err, WL_ERROR_CLUSTER,
+                        "the plan's RoPE scaling is of a kind %u that this version does not know: are all of one "
+                        "version?",
+                        load->rope_choice);
     if (load->weights_endpoint[0] && !wl_link_endpoint_ok (load->weights_endpoint))
         return wl_fail (err, WL_ERROR_CLUSTER, "the plan's source of weights \"%s\" is no endpoint",
                         load->weights_endpoint);

@@ -54,7 +54,8 @@ bool wl_prompt_plan_length (const wl_opened_model *opened, uint32_t context, con
     uint64_t most = context ? context : opened->model->context_length;
     if (n_prompt >= most)
         return wl_fail (err, WL_ERROR_INPUT, "the prompt has %zu tokens and the context %llu: shorten it%s", n_prompt,
-                        (unsigned long long) most, context ? " or raise --ctx" : "");
+                        (unsigned long long) most,
+                        context ? " or raise --ctx" : ", or extend that with --ctx N --rope-scaling yarn");
     uint64_t room = most - n_prompt;
     if (wanted && *wanted > room)
         return wl_fail (err, WL_ERROR_USAGE,

@@ -337,7 +337,7 @@ static bool bench (const flags *f, wl_error *err)
     json_t *stages = NULL;
     wl_machine_limits limits = {0};
     if (!plan_tests (f, tests, &n_tests, err) || (f->shape && !make_shape (f, made, err)) ||
-        !wl_opened_model_open (&opened, f->shape ? made : f->model, false, err))
+        !wl_opened_model_open (&opened, f->shape ? made : f->model, &f->cluster.rope, false, err))
         goto done;
     for (size_t i = 0; i < n_tests; i++) {
         /* each stream has pages of its own */
@@ -346,7 +346,8 @@ static bool bench (const flags *f, wl_error *err)
         context = positions > context ? positions : context;
         most_streams = tests[i].n_streams > most_streams ? tests[i].n_streams : most_streams;
         if (tests[i].n_prompt + tests[i].n_generated > opened.model->context_length) {
-            wl_fail (err, WL_ERROR_USAGE, "%s is longer than the model's context of %u", tests[i].name,
+            wl_fail (err, WL_ERROR_USAGE,
+                     "%s is longer than the model's context of %u: extend it with --rope-scaling yarn", tests[i].name,
                      opened.model->context_length);
             goto done;
         }

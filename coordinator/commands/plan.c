@@ -47,6 +47,8 @@ static bool plan_real (const flags *f, const wl_opened_model *opened, wl_error *
     enum { USUAL_CONTEXT = 4096 };
     wl_cluster_options options = f->cluster.options;
     uint32_t trained = opened->model->context_length;
+    if (!wl_opened_model_fits (opened, options.context, err))
+        return false;
     uint64_t context = options.context ? options.context : trained < USUAL_CONTEXT ? trained : USUAL_CONTEXT;
     wl_cluster_need need = {.gguf = opened->gguf,
                             .model = opened->model,
@@ -237,7 +239,7 @@ static bool plan (const flags *f, wl_error *err)
     bool ok = true;
     if (f->shape)
         ok = (made = wl_shape_temporary (f->shape, f->type, err)) != NULL;
-    ok = ok && wl_opened_model_open (&opened, made ? made : f->model, false, err) &&
+    ok = ok && wl_opened_model_open (&opened, made ? made : f->model, &f->cluster.rope, false, err) &&
          (f->simulate ? plan_described (f, &opened, err) : plan_real (f, &opened, err));
     wl_opened_model_close (&opened);
     if (made)

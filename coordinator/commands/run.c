@@ -214,7 +214,7 @@ int wl_command_run (int argc, char **argv)
     if (!wl_cluster_flags_finish (&f.cluster, &err) || !wl_sampling_flags_finish (&f.sampling, &err) ||
         !finish_flags (&f, &err))
         goto done;
-    if (wl_opened_model_open (&opened, f.model, true, &err) &&
+    if (wl_opened_model_open (&opened, f.model, &f.cluster.rope, true, &err) &&
         wl_sampling_flags_bind (&f.sampling, opened.tokenizer, &err))
         answer (&f, &opened, &err);
 done:

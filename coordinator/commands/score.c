@@ -235,10 +235,8 @@ static bool plan_windows (scoring *s, const char *path, const wl_opened_model *o
 {
     uint32_t trained = opened->model->context_length;
     s->window = context ? context : trained;
-    if (context > trained)
-        return wl_fail (err, WL_ERROR_USAGE,
-                        "--ctx %u is more than the %u positions this model was trained for: choose at most %u", context,
-                        trained, trained);
+    if (!wl_opened_model_fits (opened, context, err))
+        return false;
     if (s->stride && !context)
         return wl_fail (err, WL_ERROR_USAGE, "--stride %u needs --ctx N, the positions of a window: choose 2 to %u",
                         s->stride, trained);
@@ -357,7 +355,7 @@ int wl_command_score (int argc, char **argv)
         wl_fail (&err, WL_ERROR_USAGE, "--stride 0: choose 1 or more");
         goto done;
     }
-    if (!wl_opened_model_open (&opened, path, text_path || stride_given, &err) ||
+    if (!wl_opened_model_open (&opened, path, &cluster.rope, text_path || stride_given, &err) ||
         !read_input (tokens_path, text_path, &opened, &tokens, &err))
         goto done;
     const char *input = tokens_path ? tokens_path : text_path;

@@ -85,6 +85,49 @@ def test_long_contexts_turn_by_divisors_of_their_own(woolly, own_models):
     assert relative_error(woolly.logits(path, tokens, "--ctx", 65), long) < 1e-3
 
 
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.attn_factor": 1.0, "rope.scaling.original_context_length": 1024}
+
+
+@pytest.mark.parametrize("name,flags,changes,count", [
+    ("llama-f16", ["yarn", "--ctx", 1280], {**YARN, "rope.scaling.factor": 1.25}, 1250),  # beyond the model's own context of 1024
+    ("gemma3-f16", ["yarn", "--rope-factor", 8], {**YARN, "rope.scaling.factor": 8.0}, 90),  # windowed layers are not scaled
+    ("llama-yarn-f16", ["yarn", "--ctx", 2048], {**YARN, "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 256}, 90),
+    ("olmo3-f16", ["yarn", "--ctx", 2048], {**YARN, "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 256,
+                                            "rope.scaling.yarn_attn_factor": 0.1 * np.log(8) + 1}, 90),
+    ("llama-yarn-f16", ["none"], {"rope.scaling.type": "none", "rope.scaling.attn_factor": 1.0}, 90),
+    ("qwen2-f16", ["linear", "--ctx", 4096], {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, 90),
+    ("llama-linear-f16", ["linear", "--ctx", 2048], {"rope.scaling.factor": 2048 / 410}, 90),  # 1024 is what 2.5 times 410 gave
+], ids=lambda value: "-".join(map(str, value)) if isinstance(value, list) else None)
+def test_scaling_by_flags_is_that_of_a_file_that_declares_it(woolly, own_models, name, flags, changes, count):
+    path, tokens = own_models / f"{name}.gguf", random_tokens(name, count)
+    logits = woolly.logits(path, tokens, "--rope-scaling", *flags)
+    assert relative_error(logits, Reference(path, as_woolly=True, changes=changes).logits(tokens)) < 1e-3
+    assert relative_error(logits[:90], woolly.logits(path, tokens[:90])) > 0.02, "though the model's own is another"
+    if count > 1024:
+        for arguments in (["--local", 2, "--chunk", 50], ["--local", 4, "--threads", 1]):
+            again = woolly.logits(path, tokens, "--rope-scaling", *flags, *arguments)
+            assert np.array_equal(again.view(np.uint32), logits.view(np.uint32)), f"{arguments} changes the logits"
+
+
+def test_a_context_beyond_the_models_own_is_refused_unless_it_is_scaled(own_models, expect_error):
+    def refused(needle, *flags, command="run", name="llama-f16"):
+        prompt = ["-p", "x"] if command == "run" else []
+        result = expect_error(2, needle, command, "-m", own_models / f"{name}.gguf", *prompt, *flags)
+        assert "--" in result.err
+
+    for command in ("run", "plan"):
+        refused("more than the 1024 positions", "--ctx", 1025, command=command)
+        refused("--rope-scaling yarn", "--ctx", 1025, command=command)
+    refused("more than the 256 positions", "--ctx", 1024, "--rope-scaling", "none", name="llama-yarn-f16")
+    refused("by how much", "--rope-scaling", "yarn")
+    refused("within the original context of 1024", "--rope-scaling", "yarn", "--ctx", 1024)
+    refused("raise the factor", "--rope-scaling", "yarn", "--ctx", 2049, "--rope-factor", 2)
+    refused("more than 1", "--rope-scaling", "yarn", "--rope-factor", 0.5)
+    refused("needs --rope-scaling", "--rope-factor", 2)
+    refused("none, linear or yarn", "--rope-scaling", "ntk", "--ctx", 2048)
+    refused("LongRoPE", "--rope-scaling", "yarn", "--ctx", 2048, name="phi3-longrope-f16")
+
+
 @pytest.mark.parametrize("name", make_model.MODELS)
 def test_decoding_past_the_window_finds_what_prefill_scores(woolly, own_models, name):
     """One token at a time and many at once go through different shapes of the same kernels. The tokens are drawn from nearly flat distributions, as

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "engine/kernels/kernels.h"
+#include "engine/model.h"
 #include "peers.h"
 #include "proto/fingerprint.h"
 #include "proto/hop.h"
@@ -464,6 +466,11 @@ static void plans_out_of_bounds_are_refused_with_a_reason (void **state)
     REFUSED (load.n_threads = UINT32_MAX, WL_ERROR_CLUSTER, "out of bounds");
     REFUSED (load.hop = WL_N_HOPS, WL_ERROR_CLUSTER, "hops");
     REFUSED (load.hop = UINT32_MAX, WL_ERROR_CLUSTER, "hops");
+    REFUSED (load.rope_choice = WL_N_ROPE_CHOICES, WL_ERROR_CLUSTER, "RoPE");
+    REFUSED (load.rope_choice = WL_ROPE_YARN, WL_ERROR_USAGE, "by how much");
+    REFUSED ((load.rope_choice = WL_ROPE_YARN, load.rope_factor = NAN), WL_ERROR_USAGE, "--rope-factor");
+    REFUSED ((load.rope_choice = WL_ROPE_LINEAR, load.rope_factor = 2, load.rope_context = UINT32_MAX), WL_ERROR_USAGE,
+             "raise the factor");
     REFUSED (load.kv = WL_N_KV_TYPES, WL_ERROR_CLUSTER, "KV cache");
     REFUSED (load.kv = UINT32_MAX, WL_ERROR_CLUSTER, "KV cache");
     REFUSED (load.next_endpoint = (char *) "inproc://x", WL_ERROR_CLUSTER, "no endpoint");
