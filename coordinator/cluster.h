@@ -35,6 +35,8 @@ typedef struct wl_cluster_options {
     bool no_pack_cache;        /* --no-pack-cache */
     uint32_t chunk;            /* --chunk: rows of a prompt that a step carries; 0: chosen by length and stages */
     const char *speculation;   /* --spec; NULL: the default */
+    uint32_t draft_threads;    /* --draft-threads, 1 by default */
+    bool draft_always;         /* --draft-always */
     bool latency;              /* --objective latency; else throughput */
     bool use_all;              /* --use-all: nobody who joined is left out */
     bool measures_anew;        /* --measure: what this machine can do is not taken from the cache */

@@ -8,7 +8,7 @@
 
 wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
 {
-    *f = (wl_cluster_flags){.options = {.n_local = 1, .min_workers = 1, .join_timeout_s = 60}};
+    *f = (wl_cluster_flags){.options = {.n_local = 1, .min_workers = 1, .join_timeout_s = 60, .draft_threads = 1}};
     wl_cluster_options *o = &f->options;
     const wl_option table[WL_CLUSTER_FLAGS] = {
         {0, "local", WL_OPTION_U32, &o->n_local, "N", "start N local workers (1; 0 with --listen)", &o->local_given},
@@ -23,8 +23,14 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
         {0, "threads", WL_OPTION_U32, &o->n_threads, "N", "compute threads a worker (the machine's cores shared out)",
          NULL},
         {0, "ctx", WL_OPTION_U32, &o->context, "N", "positions of KV cache (what the command needs)", NULL},
-        {0, "spec", WL_OPTION_TEXT, &o->speculation, "off|ngram|auto",
-         "guess from repetitions; auto: where it pays (auto; the text is the same)", NULL},
+        {0, "spec", WL_OPTION_TEXT, &o->speculation, "off|ngram|auto|draft:MODEL",
+         "guess from repetitions; auto: where it pays; or by a smaller model, where that pays (auto; the text is the "
+         "same)",
+         NULL},
+        {0, "draft-threads", WL_OPTION_U32, &o->draft_threads, "N", "threads of the draft model, on this machine (1)",
+         &f->draft_threads_given},
+        {0, "draft-always", WL_OPTION_FLAG, &o->draft_always, NULL,
+         "have it guess even where that does not pay: to see how many come true", NULL},
         {0, "chunk", WL_OPTION_U32, &o->chunk, "N", "rows of a prompt a step (by its length and the stages)", NULL},
         {0, "hop", WL_OPTION_TEXT, &f->hop, "f32|f16|q8",
          "what activations travel as between stages (f32; f16 and q8 round, so answers may differ)", NULL},
@@ -48,9 +54,25 @@ wl_option_table wl_cluster_flags_init (wl_cluster_flags *f)
     return (wl_option_table){f->table, WL_CLUSTER_FLAGS};
 }
 
+enum { MAX_THREADS = 1024 };
+
+static bool check_speculation (const wl_cluster_flags *f, wl_error *err)
+{
+    const wl_cluster_options *o = &f->options;
+    wl_speculation_kind kind;
+    if (!wl_speculation_parse (o->speculation, &kind, NULL, err))
+        return false;
+    if (kind != WL_SPECULATION_DRAFT && (f->draft_threads_given || o->draft_always))
+        return wl_fail (err, WL_ERROR_USAGE, "--%s is for a draft model: give --spec draft:MODEL too",
+                        o->draft_always ? "draft-always" : "draft-threads");
+    if (o->draft_threads == 0 || o->draft_threads > MAX_THREADS)
+        return wl_fail (err, WL_ERROR_USAGE, "--draft-threads %u: choose 1 to %d", o->draft_threads, MAX_THREADS);
+    return true;
+}
+
 bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
 {
-    enum { MAX_WORKERS = 10000, MAX_THREADS = 1024, LEAST_CHUNK = 1, MOST_CHUNK = 4096 };
+    enum { MAX_WORKERS = 10000, LEAST_CHUNK = 1, MOST_CHUNK = 4096 };
     wl_cluster_options *o = &f->options;
     o->latency = f->objective && strcmp (f->objective, "latency") == 0;
     if (f->objective && !o->latency && strcmp (f->objective, "throughput") != 0)
@@ -80,8 +102,7 @@ bool wl_cluster_flags_finish (wl_cluster_flags *f, wl_error *err)
         return wl_fail (err, WL_ERROR_USAGE, "more than %d workers", MAX_WORKERS);
     if (o->listen && o->min_workers == 0)
         return wl_fail (err, WL_ERROR_USAGE, "--min-workers 0: choose 1 or more");
-    wl_speculation_kind kind;
-    if (!wl_speculation_parse (o->speculation, &kind, err))
+    if (!check_speculation (f, err))
         return false;
     if (o->chunk && (o->chunk < LEAST_CHUNK || o->chunk > MOST_CHUNK))
         return wl_fail (err, WL_ERROR_USAGE, "--chunk %u: choose %d to %d", o->chunk, LEAST_CHUNK, MOST_CHUNK);

@@ -9,13 +9,14 @@
 
 /* -- cluster -- */
 
-enum { WL_CLUSTER_FLAGS = 22 };
+enum { WL_CLUSTER_FLAGS = 24 };
 
 typedef struct wl_cluster_flags {
     wl_cluster_options options;
     const char *objective, *hop, *kv, *rope_scaling;
     bool rope_factor_given;
-    wl_rope_order rope;                /* for wl_opened_model_open */
+    wl_rope_order rope; /* for wl_opened_model_open */
+    bool draft_threads_given;
     wl_option table[WL_CLUSTER_FLAGS]; /* points into this struct: do not copy it */
 } wl_cluster_flags;
 

@@ -42,15 +42,17 @@ wl_scheduler *wl_scheduler_new (wl_cluster *cluster, const wl_scheduler_options 
     s->pages = s->times ? wl_page_pool_new (options->n_pages, err) : NULL;
     if (!s->pages)
         wl_scheduler_free (&s);
+    else if (options->draft)
+        scheduler_draft_start (s);
     return s;
 }
 
 /* -- requests -------------------------------------------------------------------------------------------------------------------------------- */
 
-static void free_request (wl_request *request)
+static void free_request (wl_scheduler *s, wl_request *request)
 {
-    if (!request)
-        return;
+    if (request->drafted)
+        wl_draft_stream_close (s->options.draft, &request->drafted);
     free (request->tokens);
     free (request->history);
     wl_speculation_free (&request->speculation);
@@ -73,7 +75,7 @@ void wl_scheduler_free (wl_scheduler **scheduler)
         return;
     for (wl_request *next, *r = s->requests; r; r = next) {
         next = r->next;
-        free_request (r);
+        free_request (s, r);
     }
     for (flight *next, *f = s->flights; f; f = next) {
         next = f->next;
@@ -90,6 +92,15 @@ void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted,
 {
     *drafted = scheduler->n_drafted;
     *accepted = scheduler->n_accepted;
+}
+
+wl_draft_use wl_scheduler_draft_use (const wl_scheduler *s)
+{
+    return (wl_draft_use){.drafted = s->n_drafted_by_model,
+                          .accepted = s->n_accepted_by_model,
+                          .is_on = s->options.draft && wl_draft_policy_is_on (&s->draft_policy),
+                          .n_tries = s->draft_policy.n_tries,
+                          .n_failed = s->draft_policy.n_failed};
 }
 
 uint64_t wl_scheduler_preempted (const wl_scheduler *scheduler)
@@ -158,7 +169,7 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
     if (guesses && request->tokens)
         request->speculation = wl_speculation_new (request->tokens, total, err);
     if (!request->tokens || !request->pages || (remembers && !request->history) || (guesses && !request->speculation)) {
-        free_request (request);
+        free_request (s, request);
         return NULL;
     }
     for (size_t i = 0; i < options->n_prompt; i++)
@@ -166,6 +177,10 @@ wl_request *wl_scheduler_add (wl_scheduler *s, const wl_request_options *options
     request->n_known = options->n_prompt;
     if (guesses)
         wl_speculation_know (request->speculation, request->n_known, false);
+    if (guesses && !scheduler_draft_open (s, request, err)) {
+        free_request (s, request);
+        return NULL;
+    }
     wl_request **end = &s->requests;
     while (*end)
         end = &(*end)->next;
@@ -206,7 +221,7 @@ void wl_scheduler_cancel (wl_scheduler *s, wl_request *request)
             if (f->entries[i].request == request)
                 f->entries[i].request = NULL;
     scheduler_give_back_pages (s, request);
-    free_request (request);
+    free_request (s, request);
     s->n_active--;
     cancel_stale (s);
 }
@@ -219,6 +234,8 @@ static void preempt (wl_scheduler *s, wl_request *r)
     r->chunk = 0;
     r->generation++;
     s->n_preempted++;
+    if (r->drafted)
+        wl_draft_stream_forget (s->options.draft, r->drafted);
     cancel_stale (s);
 }
 
@@ -285,7 +302,9 @@ static bool take_token (wl_scheduler *s, wl_request *r, const Woolly__Sample *sa
     bool guessed = r->n_sent > position;
     wl_sample_unpack (sample, &drawn);
     *holds = guessed && r->tokens[position] == drawn.token;
+    s->n_drawn++;
     s->n_accepted += *holds;
+    s->n_accepted_by_model += *holds && r->by_draft;
     if (guessed && !*holds) {
         r->n_sent = position;
         r->n_returned = r->n_returned < position ? r->n_returned : position;
@@ -325,7 +344,9 @@ static bool settle_entry (wl_scheduler *s, const entry *e, returned *back, wl_er
             return true;
     scheduler_share_pages (s, r);
     if (r->speculation && e->n_draws)
-        wl_speculation_know (r->speculation, r->n_known, r->n_sent > r->n_known);
+        wl_speculation_know (r->speculation, r->n_known, r->n_sent > r->n_known && !r->by_draft);
+    if (e->n_draws)
+        scheduler_draft_know (s, r);
     return true;
 }
 
@@ -394,8 +415,10 @@ static bool settle (wl_scheduler *s, const wl_packet *packet, wl_error *err)
         ok = wl_fail (err, WL_ERROR_CLUSTER, "step %llu was skipped, though nobody cancelled it",
                       (unsigned long long) message->id);
     f->cancelled = true; /* it is back, and stays in the list as long as callbacks may end requests */
+    uint64_t drawn_before = s->n_drawn;
     if (ok && !message->skipped)
         ok = settle_entries (s, f, packet, err);
+    scheduler_draft_turn (s, s->n_drawn - drawn_before);
     s->flights = f->next;
     if (!s->flights)
         s->flights_end = &s->flights;

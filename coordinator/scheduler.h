@@ -11,6 +11,9 @@
  * the first that does not, what is under way beyond is stale: its results are dropped, stages skip it if they have not begun, and the true tokens go out at the same
  * positions, over the same KV. What the stale rows left further on is never read, since a row reads no position beyond its own.
  *
+ * Guesses come from the request's own text (speculation.h) or, while that pays (draft_policy.h), from a draft model (draft_model.h), whose thread wakes a waiting
+ * wl_scheduler_turn through the cluster when it has some. Which of them guesses for a request changes only while no guess of it is under way.
+ *
  * A request takes the KV pages of the longest beginning that an earlier one has computed and whose memory nobody has wanted since (page_pool.h), and computes only the rest: at least
  * its last token, and every position whose logits are wanted. Where another request is about to compute more of the same beginning, it waits for that. Where it parts from another
  * one inside a page, it has the stages copy that page first.
@@ -24,6 +27,7 @@
 #include <stdint.h>
 
 #include "cluster.h"
+#include "draft_model.h"
 #include "engine/text/sampler.h"
 #include "speculation.h"
 #include "step_times.h"
@@ -58,8 +62,10 @@ typedef struct wl_scheduler_options {
     uint32_t max_logit_rows; /* rows with logits a step */
     uint32_t chunk; /* rows of a prompt a step, at most max_rows; 0: chosen by its length and what steps cost */
     wl_speculation_kind speculation;
-    bool no_prefix_cache; /* every request computes all of its tokens */
-    const char *trace;    /* a file for the trace of all steps; NULL: none */
+    wl_draft_model *draft; /* for WL_SPECULATION_DRAFT: started, borrowed, closed after the scheduler is; else NULL */
+    bool draft_always;     /* it guesses even where that does not pay */
+    bool no_prefix_cache;  /* every request computes all of its tokens */
+    const char *trace;     /* a file for the trace of all steps; NULL: none */
 } wl_scheduler_options;
 
 /* `cluster` is borrowed. */
@@ -82,6 +88,14 @@ bool wl_scheduler_turn (wl_scheduler *scheduler, int timeout_ms, wl_error *err);
 
 /* Guesses sent, and those that came true, of all requests. */
 void wl_scheduler_speculation (const wl_scheduler *scheduler, uint64_t *drafted, uint64_t *accepted);
+
+typedef struct wl_draft_use {   /* of the draft model; all 0 without one */
+    uint64_t drafted, accepted; /* of the guesses above, its own: the others came from repetitions */
+    bool is_on;                 /* now */
+    uint32_t n_tries, n_failed; /* how often it was tried, and given up because it did not pay */
+} wl_draft_use;
+wl_draft_use wl_scheduler_draft_use (const wl_scheduler *scheduler);
+
 /* How often a request gave up its pages to another. */
 uint64_t wl_scheduler_preempted (const wl_scheduler *scheduler);
 

@@ -2,6 +2,7 @@
 #ifndef WL_COORDINATOR_SCHEDULER_PRIVATE_H
 #define WL_COORDINATOR_SCHEDULER_PRIVATE_H
 
+#include "draft_policy.h"
 #include "page_pool.h"
 #include "scheduler.h"
 #include "step_cost.h"
@@ -17,6 +18,8 @@ struct wl_request {
     size_t n_known, n_sent, n_returned; /* tokens[n_known..n_sent) are guesses under way */
     uint64_t generation;                /* raised whenever guesses under way turn out wrong */
     wl_speculation *speculation;        /* NULL: none */
+    wl_draft_stream *drafted;           /* what the draft model knows of it; NULL: none */
+    bool by_draft;                      /* guesses are the draft model's; else those of `speculation` */
     size_t n_guesses;                   /* that the step being built gives it */
     uint64_t last_step;                 /* the id of the newest one that carries it */
     size_t chunk;                       /* rows of its prompt a step; 0: not yet chosen */
@@ -59,7 +62,10 @@ struct wl_scheduler {
     uint32_t n_stages, n_parallel; /* stages; those of them that can compute at once */
     wl_step_cost *cost;
     wl_step_times *times;
-    uint64_t n_drafted, n_accepted, n_preempted;
+    wl_draft_policy draft_policy;
+    uint32_t n_local_threads; /* of stages on this machine; known with a draft model only */
+    uint64_t n_drawn, n_drafted, n_accepted, n_preempted;
+    uint64_t n_drafted_by_model, n_accepted_by_model;
     uint64_t n_prompt_tokens, n_cached_tokens, n_copied_pages;
 };
 
@@ -80,6 +86,18 @@ begin_result scheduler_begin (wl_scheduler *s, wl_request *r, uint32_t n_spare);
 void scheduler_copied (wl_scheduler *s, wl_request *r);
 /* More of what `r` has sent has come back: pages of it that are complete can be found from now on. */
 void scheduler_share_pages (wl_scheduler *s, wl_request *r);
+
+/* -- the draft model (scheduler_draft.c); without one all but _start do nothing ------------------------------------------------------------------------- */
+
+void scheduler_draft_start (wl_scheduler *s);
+/* `r` is one of the scheduler's from now on. */
+bool scheduler_draft_open (wl_scheduler *s, wl_request *r, wl_error *err);
+/* Tells the draft model what is known of `r`. */
+void scheduler_draft_know (wl_scheduler *s, const wl_request *r);
+/* n_drawn more tokens came: decides who guesses from now on. */
+void scheduler_draft_turn (wl_scheduler *s, uint64_t n_drawn);
+/* `r` has begun to generate, and all but its last known token are in the KV cache, or on their way there. */
+bool scheduler_is_decoding (const wl_request *r);
 
 /* Sends one step if there is anything to send; *sent tells. */
 bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err);

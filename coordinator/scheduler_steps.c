@@ -11,7 +11,7 @@
 #include "proto/sampling.h"
 #include "scheduler_private.h"
 
-static const double eager_chance = 0.8;       /* what WL_SPECULATION_NGRAM takes a guess for, at least */
+static const double eager_chance = 0.8; /* what WL_SPECULATION_NGRAM and draft_always take a guess for, at least */
 static const double least_chance_ahead = 0.5; /* of guesses that go ahead of any known token: they can delay it */
 
 /* -- a step being built ----------------------------------------------------------------------------------------------------------------------- */
@@ -115,8 +115,7 @@ static void add_entry (draft *d, wl_request *r, size_t n)
     r->n_guesses = 0;
 }
 
-/* It has begun to generate, and all but its last known token are in the KV cache, or on their way there. */
-static bool is_decoding (const wl_request *r)
+bool scheduler_is_decoding (const wl_request *r)
 {
     return r->n_known > r->options.n_prompt && r->n_sent + 1 >= r->n_known;
 }
@@ -132,7 +131,7 @@ static size_t decode_share (const wl_scheduler *s, bool prompts_wait)
     size_t decoding = 0, ready = 0;
     bool others = false;
     for (const wl_request *r = s->requests; r; r = r->next)
-        if (r->admitted && is_decoding (r)) {
+        if (r->admitted && scheduler_is_decoding (r)) {
             decoding++;
             ready += is_ready (r);
         }
@@ -142,6 +141,18 @@ static size_t decode_share (const wl_scheduler *s, bool prompts_wait)
 }
 
 /* -- guesses ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The guess for the position `ahead` of the known ones. *chance: that it is right if those before it are. */
+static bool guess_at (const wl_scheduler *s, const wl_request *r, size_t ahead, int32_t *token, double *chance)
+{
+    bool eager = r->by_draft ? s->options.draft_always : s->options.speculation == WL_SPECULATION_NGRAM;
+    if (r->by_draft ? !wl_draft_stream_guess (s->options.draft, r->drafted, ahead, token, chance)
+                    : !wl_speculation_guess (r->speculation, ahead, token, chance))
+        return false;
+    if (eager && *chance < eager_chance)
+        *chance = eager_chance;
+    return true;
+}
 
 /* Writes the guess that follows those under way and the n_guesses of this step. False when there is none. *chance: that it and all before it are right. */
 static bool guess_next (const wl_scheduler *s, wl_request *r, double *chance)
@@ -154,10 +165,8 @@ static bool guess_next (const wl_scheduler *s, wl_request *r, double *chance)
         return false;
     for (size_t ahead = 0; ahead <= position - r->n_known; ahead++) {
         double one;
-        if (!wl_speculation_guess (r->speculation, ahead, &token, &one))
+        if (!guess_at (s, r, ahead, &token, &one))
             return false;
-        if (s->options.speculation == WL_SPECULATION_NGRAM && one < eager_chance)
-            one = eager_chance;
         *chance *= one;
     }
     scheduler_set_token (r, position, token);
@@ -217,7 +226,7 @@ static void add_decoding (wl_scheduler *s, draft *d, wl_request **chosen, bool p
     size_t room = s->options.max_rows < s->options.max_logit_rows ? s->options.max_rows : s->options.max_logit_rows;
     share = share < room ? share : room;
     for (wl_request *r = s->requests; r && share; r = r->next)
-        if (is_ready (r) && is_decoding (r))
+        if (is_ready (r) && scheduler_is_decoding (r))
             choose_waiting (chosen, &n, share, r);
     if (!prompts_wait)
         give_guesses (s, chosen, n, n, room - n, 0);
@@ -230,7 +239,7 @@ static size_t count_unread (const wl_scheduler *s)
 {
     size_t n = 0;
     for (const wl_request *r = s->requests; r; r = r->next)
-        if (is_ready (r) && !is_decoding (r))
+        if (is_ready (r) && !scheduler_is_decoding (r))
             n += r->n_known - r->n_sent;
     return n;
 }
@@ -240,9 +249,9 @@ static void add_prompts (wl_scheduler *s, draft *d, size_t unread)
     size_t rows = 0, most = 0;
     bool others_wait = false;
     for (const wl_request *r = s->requests; r && !others_wait; r = r->next)
-        others_wait = r->admitted && is_decoding (r);
+        others_wait = r->admitted && scheduler_is_decoding (r);
     for (wl_request *r = s->requests; r; r = r->next) {
-        if (!is_ready (r) || is_decoding (r))
+        if (!is_ready (r) || scheduler_is_decoding (r))
             continue;
         if (most == 0)
             most = wl_policy_chunk (s->cost, s->options.chunk, &r->chunk, unread, s->options.max_rows, others_wait);
@@ -317,7 +326,9 @@ bool scheduler_send_step (wl_scheduler *s, bool *sent, wl_error *err)
         f->decodes = f->decodes || e->n_draws;
         d.entries[i].request->last_step = f->id;
         scheduler_copied (s, e->request);
-        s->n_drafted += end <= known ? 0 : end - known < e->n_rows ? end - known : e->n_rows;
+        size_t n_guesses = end <= known ? 0 : end - known < e->n_rows ? end - known : e->n_rows;
+        s->n_drafted += n_guesses;
+        s->n_drafted_by_model += e->request->by_draft ? n_guesses : 0;
     }
     f->sent_ns = wl_now_ns ();
     d.entries = NULL;

@@ -128,6 +128,48 @@ static void tell_of_rounding (const wl_cluster *cluster)
             wl_hop_name (wl_cluster_plan (cluster).request->hop));
 }
 
+static bool show_draft (void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    (void) context;
+    char line[80];
+    snprintf (line, sizeof line, "loading the draft model: %u%%",
+              total_bytes ? (unsigned) (100 * done_bytes / total_bytes) : 100);
+    wl_progress_show (line);
+    return !wl_interrupted ();
+}
+
+static void wake_scheduler (void *cluster)
+{
+    wl_cluster_interrupt (cluster);
+}
+
+/* Before the cluster, whose workers then see how much memory is left. */
+static bool open_draft_model (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options,
+                              const char *path, const wl_cluster_need *need, wl_error *err)
+{
+    wl_tokenizer *own = opened->tokenizer ? NULL : wl_tokenizer_new (opened->gguf, err);
+    wl_draft_model_options draft = {.path = path,
+                                    .n_threads = options->draft_threads,
+                                    .n_pages = need->n_pages,
+                                    .context = need->context,
+                                    .isa = options->isa,
+                                    .tokenizer = own ? own : opened->tokenizer,
+                                    .target = opened->model};
+    if (draft.tokenizer)
+        s->draft = wl_draft_model_open (&draft, show_draft, NULL, err);
+    wl_progress_show (NULL);
+    wl_tokenizer_free (&own);
+    if (!s->draft)
+        return false;
+    wl_draft_facts facts = wl_draft_model_facts (s->draft);
+    if (!isatty (STDERR_FILENO))
+        return true;
+    fprintf (stderr, "woolly: draft model %s: %llu MiB of weights, at most %llu MiB of KV cache, %u thread%s\n", path,
+             (unsigned long long) (facts.weight_bytes >> 20), (unsigned long long) (facts.kv_bytes >> 20),
+             facts.n_threads, facts.n_threads == 1 ? "" : "s");
+    return true;
+}
+
 bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_cluster_options *options, uint64_t context,
                       uint32_t max_logit_rows, wl_error *err)
 {
@@ -142,7 +184,8 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
                                        .chunk = options->chunk,
                                        .no_prefix_cache = options->no_prefix_cache,
                                        .trace = options->trace};
-    if (!wl_speculation_parse (options->speculation, &scheduling.speculation, err))
+    const char *draft;
+    if (!wl_speculation_parse (options->speculation, &scheduling.speculation, &draft, err))
         return false;
     uint32_t logit_rows = max_logit_rows + wl_scheduler_guess_rows (scheduling.speculation);
     scheduling.max_logit_rows = logit_rows < scheduling.max_rows ? logit_rows : scheduling.max_rows;
@@ -156,9 +199,12 @@ bool wl_session_open (wl_session *s, const wl_opened_model *opened, const wl_clu
                                                                 : UINT32_MAX};
     warn_if_plain (options);
     wl_interrupt_watch (NULL);
-    s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
+    if (!draft || open_draft_model (s, opened, options, draft, &need, err))
+        s->cluster = wl_cluster_start (options, &need, show_start, NULL, err);
     wl_progress_show (NULL);
-    if (s->cluster)
+    scheduling.draft = s->draft;
+    scheduling.draft_always = options->draft_always;
+    if (s->cluster && (!draft || wl_draft_model_start (s->draft, wake_scheduler, s->cluster, err)))
         s->scheduler = wl_scheduler_new (s->cluster, &scheduling, err);
     if (s->scheduler)
         s->busy_before = wl_new (wl_cluster_n_stages (s->cluster), sizeof *s->busy_before, err);
@@ -176,17 +222,33 @@ void wl_session_close (wl_session *s)
 {
     atomic_store (&interrupted_cluster, NULL);
     wl_scheduler_free (&s->scheduler);
+    wl_draft_model_close (&s->draft); /* its thread wakes the cluster's */
     if (s->cluster)
         wl_cluster_stop (&s->cluster);
     free (s->busy_before);
     s->busy_before = NULL;
 }
 
+static json_t *describe_draft (const wl_session *s)
+{
+    wl_draft_use use = wl_scheduler_draft_use (s->scheduler);
+    wl_draft_facts facts = wl_draft_model_facts (s->draft);
+    return json_pack ("{s:s, s:I, s:I, s:I, s:I, s:b, s:i, s:i, s:f, s:f, s:i, s:I, s:I}", "model", facts.path,
+                      "drafted", (json_int_t) use.drafted, "accepted", (json_int_t) use.accepted, "judged",
+                      (json_int_t) facts.n_judged, "right", (json_int_t) facts.n_right, "on", (int) use.is_on, "tries",
+                      (int) use.n_tries, "failed", (int) use.n_failed, "guess_s", facts.guess_ns * 1e-9, "read_s",
+                      facts.read_ns * 1e-9, "threads", (int) facts.n_threads, "weight_bytes",
+                      (json_int_t) facts.weight_bytes, "kv_bytes", (json_int_t) facts.kv_bytes);
+}
+
 json_t *wl_session_speculation (const wl_session *s)
 {
     uint64_t drafted, accepted;
     wl_scheduler_speculation (s->scheduler, &drafted, &accepted);
-    return json_pack ("{s:I, s:I}", "drafted", (json_int_t) drafted, "accepted", (json_int_t) accepted);
+    json_t *json = json_pack ("{s:I, s:I}", "drafted", (json_int_t) drafted, "accepted", (json_int_t) accepted);
+    if (s->draft)
+        json_object_set_new (json, "draft", describe_draft (s));
+    return json;
 }
 
 json_t *wl_session_hop (wl_session *s)

@@ -28,6 +28,7 @@ void wl_opened_model_close (wl_opened_model *opened);
 
 typedef struct wl_session {
     wl_cluster *cluster;
+    wl_draft_model *draft; /* NULL without --spec draft:MODEL */
     wl_scheduler *scheduler;
     double load_s;
     uint64_t *busy_before; /* [stages] when work began; see wl_session_begin */
@@ -58,7 +59,8 @@ json_t *wl_session_hops (wl_session *session);
 json_t *wl_session_prefixes (const wl_session *session);
 /* Sets what run reports of the cluster: stages, speculation, recoveries, predicted, hop, hops, kv, prefix_cache. */
 void wl_session_report (wl_session *session, json_t *report);
-/* The "speculation" object. */
+/* The "speculation" object: guesses "drafted" and "accepted"; with a draft model "draft": its own of them, the pace, the share of its guesses that came true whether they
+ * were sent or not, its memory, and whether it paid. */
 json_t *wl_session_speculation (const wl_session *session);
 
 /* Ctrl-C: the first wakes the scheduler and makes this true; a second ends the process at once with 130. wl_interrupt_watch installs it for the cluster of a session

@@ -26,20 +26,25 @@ struct wl_speculation {
     record records[N_CLASSES];
 };
 
-bool wl_speculation_parse (const char *text, wl_speculation_kind *kind, wl_error *err)
+bool wl_speculation_parse (const char *text, wl_speculation_kind *kind, const char **draft, wl_error *err)
 {
-    *kind = WL_SPECULATION_AUTO;
+    const char prefix[] = "draft:";
+    bool is_draft = text && strncmp (text, prefix, strlen (prefix)) == 0;
+    *kind = is_draft ? WL_SPECULATION_DRAFT : WL_SPECULATION_AUTO;
+    if (draft)
+        *draft = is_draft ? text + strlen (prefix) : NULL;
+    if (is_draft && !text[strlen (prefix)])
+        return wl_fail (err, WL_ERROR_USAGE, "--spec draft: which model? Name a GGUF file: --spec draft:MODEL");
+    if (is_draft)
+        return true;
     if (!text || strcmp (text, "auto") == 0)
         return true;
     if (strcmp (text, "off") == 0)
         *kind = WL_SPECULATION_OFF;
     else if (strcmp (text, "ngram") == 0)
         *kind = WL_SPECULATION_NGRAM;
-    else if (strncmp (text, "draft:", 6) == 0)
-        return wl_fail (err, WL_ERROR_USAGE, "--spec %s: this version has no draft models: choose off, ngram or auto",
-                        text);
     else
-        return wl_fail (err, WL_ERROR_USAGE, "--spec %s: choose off, ngram or auto", text);
+        return wl_fail (err, WL_ERROR_USAGE, "--spec %s: choose off, ngram, auto or draft:MODEL", text);
     return true;
 }
 

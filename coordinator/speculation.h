@@ -19,10 +19,11 @@ typedef enum wl_speculation_kind {
     WL_SPECULATION_OFF,
     WL_SPECULATION_NGRAM, /* guesses wherever there is a match */
     WL_SPECULATION_AUTO,  /* where that has been worth it */
+    WL_SPECULATION_DRAFT, /* a draft model guesses where that has been worth it; elsewhere as AUTO */
 } wl_speculation_kind;
 
-/* "off", "ngram", "auto"; NULL is the default. WL_ERROR_USAGE for anything else. */
-bool wl_speculation_parse (const char *text, wl_speculation_kind *kind, wl_error *err);
+/* "off", "ngram", "auto", "draft:MODEL"; NULL is the default. *draft, which may be NULL, becomes the draft's path (within `text`) or NULL. WL_ERROR_USAGE for anything else. */
+bool wl_speculation_parse (const char *text, wl_speculation_kind *kind, const char **draft, wl_error *err);
 
 typedef struct wl_speculation wl_speculation;
 

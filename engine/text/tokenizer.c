@@ -486,3 +486,19 @@ bool wl_tokenizer_is_control (const wl_tokenizer *tokenizer, int32_t token)
 {
     return token >= 0 && (size_t) token < tokenizer->n_tokens && tokenizer->tokens[token].type == TOKEN_CONTROL;
 }
+
+int32_t wl_tokenizer_difference (const wl_tokenizer *a, const wl_tokenizer *b)
+{
+    const wl_tokenizer *longer = a->n_tokens > b->n_tokens ? a : b;
+    for (size_t i = 0; i < longer->n_tokens; i++) {
+        if (i >= a->n_tokens || i >= b->n_tokens) {
+            if (longer->tokens[i].type != TOKEN_UNUSED)
+                return (int32_t) i;
+            continue;
+        }
+        wl_text one = a->tokens[i].literal, other = b->tokens[i].literal;
+        if (one.length != other.length || memcmp (one.data, other.data, one.length) != 0)
+            return (int32_t) i;
+    }
+    return -1;
+}

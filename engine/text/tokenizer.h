@@ -28,6 +28,10 @@ int32_t wl_tokenizer_eos (const wl_tokenizer *tokenizer);
 bool wl_tokenizer_is_end (const wl_tokenizer *tokenizer, int32_t token);
 bool wl_tokenizer_is_control (const wl_tokenizer *tokenizer, int32_t token);
 
+/* The first id that does not stand for the same text in both, or -1: then they speak of the same tokens. Ids that only one of them has are different too, unless they are padding
+ * (GGUF's type "unused"). */
+int32_t wl_tokenizer_difference (const wl_tokenizer *a, const wl_tokenizer *b);
+
 typedef struct wl_tokens {
     int32_t *ids; /* malloc'd */
     size_t count;

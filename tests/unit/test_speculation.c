@@ -183,11 +183,17 @@ static void kinds_are_read_and_others_explained (void **state)
     (void) state;
     wl_speculation_kind kind;
     wl_error err = {0};
-    assert_true (wl_speculation_parse ("off", &kind, &err) && kind == WL_SPECULATION_OFF);
-    assert_true (wl_speculation_parse ("ngram", &kind, &err) && kind == WL_SPECULATION_NGRAM);
-    assert_true (wl_speculation_parse ("auto", &kind, &err) && kind == WL_SPECULATION_AUTO);
-    assert_true (wl_speculation_parse (NULL, &kind, &err) && kind == WL_SPECULATION_AUTO);
-    assert_false (wl_speculation_parse ("lookup", &kind, &err));
+    assert_true (wl_speculation_parse ("off", &kind, NULL, &err) && kind == WL_SPECULATION_OFF);
+    assert_true (wl_speculation_parse ("ngram", &kind, NULL, &err) && kind == WL_SPECULATION_NGRAM);
+    assert_true (wl_speculation_parse ("auto", &kind, NULL, &err) && kind == WL_SPECULATION_AUTO);
+    assert_true (wl_speculation_parse (NULL, &kind, NULL, &err) && kind == WL_SPECULATION_AUTO);
+    const char *draft = "";
+    assert_true (wl_speculation_parse ("ngram", &kind, &draft, &err) && !draft);
+    assert_true (wl_speculation_parse ("draft:small.gguf", &kind, &draft, &err) && kind == WL_SPECULATION_DRAFT);
+    assert_string_equal (draft, "small.gguf");
+    assert_false (wl_speculation_parse ("draft:", &kind, &draft, &err));
+    assert_int_equal (err.code, WL_ERROR_USAGE);
+    assert_false (wl_speculation_parse ("lookup", &kind, NULL, &err));
     assert_int_equal (err.code, WL_ERROR_USAGE);
 }
 
