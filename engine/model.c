@@ -155,22 +155,22 @@ static bool settle_order (reader *r, wl_rope_scaling *s)
         s->factor = 1.0f;
         return true;
     }
-    if (!o->factor && !o->context)
+    if (o->factor == 0.0f && !o->context)
         return wl_fail (r->err, WL_ERROR_USAGE,
                         "--rope-scaling %s: by how much? Choose --ctx N beyond the original context of %u, or "
                         "--rope-factor F",
                         name, original);
-    if (!o->factor && o->context <= original)
+    if (o->factor == 0.0f && o->context <= original)
         return wl_fail (r->err, WL_ERROR_USAGE,
                         "--ctx %u is within the original context of %u: leave --rope-scaling %s out, or choose "
                         "--rope-factor F",
                         o->context, original, name);
-    s->factor = o->factor ? o->factor : (float) o->context / (float) original;
+    s->factor = o->factor != 0.0f ? o->factor : (float) o->context / (float) original;
     if (!(s->factor > 1 && s->factor <= MOST_FACTOR))
         return wl_fail (r->err, WL_ERROR_USAGE, "--rope-factor %g: choose more than 1 and at most %d",
                         (double) s->factor, MOST_FACTOR);
     double reach = (double) s->factor * original;
-    if (o->factor && o->context > reach)
+    if (o->factor != 0.0f && o->context > reach)
         return wl_fail (r->err, WL_ERROR_USAGE,
                         "--ctx %u is more than the %.0f positions that --rope-factor %g reaches from the original "
                         "context of %u: raise the factor",

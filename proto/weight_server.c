@@ -34,7 +34,7 @@ struct wl_weight_server {
 
 /* -- the thread -------------------------------------------------------------------------------------------------------------------------- */
 
-static void release (void *bytes, void *context)
+static void chunk_release (void *bytes, void *context)
 {
     (void) context;
     free (bytes);
@@ -60,7 +60,7 @@ static void send_bytes (zsock_t *router, zframe_t *peer, const Woolly__WeightsCh
         free (bytes);
         wl_weights_send (router, peer, &chunk, NULL, 0, NULL, NULL, &unsent);
     } else {
-        wl_weights_send (router, peer, &chunk, bytes, length, release, NULL, &unsent);
+        wl_weights_send (router, peer, &chunk, bytes, length, chunk_release, NULL, &unsent);
     }
 }
 

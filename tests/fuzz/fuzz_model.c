@@ -179,7 +179,7 @@ static void compute (const wl_gguf *gguf, const wl_model *model, bool halves)
 {
     const int32_t last_token = (int32_t) model->n_vocab - 1, tokens[] = {0, last_token, last_token / 2};
     static const uint32_t pages[] = {1}, logit_rows[] = {0, 2};
-    const wl_span span = {3, 0, pages, 1};
+    const wl_span span = {.n_rows = 3, .pages = pages, .n_pages = 1};
     const wl_batch batch = {3, 1, &span, tokens, logit_rows, 2};
     wl_error err = {0};
     wl_thread_pool *pool = wl_thread_pool_new (1, &err);

@@ -651,7 +651,7 @@ static bool read_nothing_but_threes (void *context, uint32_t part, uint64_t offs
     (void) part;
     (void) offset;
     memset (out, 3, length);
-    return *(const bool *) context;
+    return atomic_load ((atomic_bool *) context);
 }
 
 static void a_server_tells_what_it_has_and_refuses_the_rest_until_it_is_withdrawn (void **state)
@@ -660,7 +660,7 @@ static void a_server_tells_what_it_has_and_refuses_the_rest_until_it_is_withdraw
     char endpoint[WL_WEIGHT_ENDPOINT_BYTES];
     wl_error err = {0};
     wl_weights_chunk chunk = {0};
-    bool can_read = true;
+    atomic_bool can_read = true;
     const wl_weights_range held[] = {{0, 10, 90}, {0, 200, 50}, {2, 0, 7}};
     const wl_weight_offer offer = {EPOCH, held, 3, read_nothing_but_threes, &can_read};
     wl_weight_server *server = start_server (s, true, endpoint);
