@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "engine/kernels/math.h"
+
 enum { BLOCK = 32 };
 
 #define SIGN UINT32_C (0x80000000)
@@ -14,26 +16,12 @@ enum { BLOCK = 32 };
 #define NOT_A_NUMBER UINT32_C (0x7fc00000)
 #define LEAST_NORMAL UINT32_C (0x00800000)
 
-static uint32_t bits_of (float x)
-{
-    uint32_t bits;
-    memcpy (&bits, &x, sizeof bits);
-    return bits;
-}
-
-static float of_bits (uint32_t bits)
-{
-    float x;
-    memcpy (&x, &bits, sizeof x);
-    return x;
-}
-
 /* In signed integers, for which every instruction set has vector comparisons. */
 static uint32_t largest_bits (const float *x, size_t n)
 {
     int32_t most = 0;
     for (size_t i = 0; i < n; i++) {
-        int32_t bits = (int32_t) (bits_of (x[i]) & ~SIGN);
+        int32_t bits = (int32_t) (wl_bits_of (x[i]) & ~SIGN);
         most = bits > most ? bits : most;
     }
     return (uint32_t) most;
@@ -84,10 +72,10 @@ static int32_t either (bool first, int32_t a, int32_t b)
 static uint16_t to_f16 (float x)
 {
     const int32_t least_normal = 113 << 23, half = 126 << 23;
-    uint32_t bits = bits_of (x), sign = bits >> 16 & 0x8000;
+    uint32_t bits = wl_bits_of (x), sign = bits >> 16 & 0x8000;
     int32_t size = (int32_t) (bits & ~SIGN);
     int32_t normal = (size - (112 << 23) + 0xfff + (size >> 13 & 1)) >> 13;
-    int32_t small = (int32_t) bits_of (of_bits ((uint32_t) size) + of_bits ((uint32_t) half)) - half;
+    int32_t small = (int32_t) wl_bits_of (wl_float_of ((uint32_t) size) + wl_float_of ((uint32_t) half)) - half;
     int32_t special = size > (int32_t) INFINITE ? 0x7e00 : 0x7c00;
     int32_t code = either (size < least_normal, small, normal);
     return (uint16_t) ((uint32_t) either (size < (int32_t) INFINITE, code, special) | sign);
@@ -99,10 +87,11 @@ static float from_f16 (uint16_t code)
     int32_t size = (code & 0x7fff) << 13;
     uint32_t sign = (uint32_t) (code & 0x8000) << 16;
     int32_t normal = size + (112 << 23);
-    int32_t small = (int32_t) bits_of (of_bits ((uint32_t) (size + least_normal)) - of_bits ((uint32_t) least_normal));
+    int32_t small =
+        (int32_t) wl_bits_of (wl_float_of ((uint32_t) (size + least_normal)) - wl_float_of ((uint32_t) least_normal));
     int32_t special = normal + (112 << 23);
     int32_t bits = either (size < 1 << 23, small, normal);
-    return of_bits ((uint32_t) either (size < 31 << 23, bits, special) | sign);
+    return wl_float_of ((uint32_t) either (size < 31 << 23, bits, special) | sign);
 }
 
 /* 2^-e, and 2^e, for the least e by which values of these bits are below 2^15. */
@@ -110,8 +99,8 @@ static void f16_scale (uint32_t largest, float *down, float *up)
 {
     const uint32_t bias = 127, fitting = bias + 14;
     uint32_t exponent = largest >> 23, e = exponent > fitting && largest < INFINITE ? exponent - fitting : 0;
-    *down = of_bits ((bias - e) << 23);
-    *up = of_bits ((bias + e) << 23);
+    *down = wl_float_of ((bias - e) << 23);
+    *up = wl_float_of ((bias + e) << 23);
 }
 
 static void encode_f16 (const float *x, size_t width, uint8_t *out)
@@ -152,9 +141,9 @@ static void decode_f16 (const uint8_t *in, size_t width, float *x)
 /* A block's scale, and what values are multiplied with. */
 static void q8_scale (uint32_t largest, float *scale, float *inverse)
 {
-    float quotient = of_bits (largest) / 127;
-    bool finite = largest < INFINITE, normal = finite && bits_of (quotient) >= LEAST_NORMAL;
-    *scale = normal ? quotient : of_bits (finite ? 0 : NOT_A_NUMBER);
+    float quotient = wl_float_of (largest) / 127;
+    bool finite = largest < INFINITE, normal = finite && wl_bits_of (quotient) >= LEAST_NORMAL;
+    *scale = normal ? quotient : wl_float_of (finite ? 0 : NOT_A_NUMBER);
     *inverse = normal ? 1 / quotient : 0;
 }
 
@@ -162,7 +151,7 @@ static void q8_scale (uint32_t largest, float *scale, float *inverse)
 static int8_t to_q8 (float x, float inverse)
 {
     const float shift = 12582912; /* 1.5 * 2^23: the sum's last eight bits are the rounded number's */
-    return (int8_t) (uint8_t) (bits_of (x * inverse + shift) & 0xff);
+    return (int8_t) (uint8_t) (wl_bits_of (x * inverse + shift) & 0xff);
 }
 
 static void encode_q8 (const float *x, size_t width, uint8_t *out)
@@ -210,9 +199,11 @@ static void decode_q8 (const uint8_t *in, size_t width, float *x)
 void wl_hop_encode (wl_hop hop, const float *rows, size_t n_rows, size_t width, uint8_t *out)
 {
     size_t row_bytes = wl_hop_row_bytes (hop, width);
-    if (hop == WL_HOP_F32)
+    if (hop == WL_HOP_F32) {
         memcpy (out, rows, n_rows * row_bytes);
-    for (size_t i = 0; hop != WL_HOP_F32 && i < n_rows; i++) {
+        return;
+    }
+    for (size_t i = 0; i < n_rows; i++) {
         if (hop == WL_HOP_F16)
             encode_f16 (rows + i * width, width, out + i * row_bytes);
         else
@@ -223,9 +214,11 @@ void wl_hop_encode (wl_hop hop, const float *rows, size_t n_rows, size_t width, 
 void wl_hop_decode (wl_hop hop, const uint8_t *in, size_t n_rows, size_t width, float *rows)
 {
     size_t row_bytes = wl_hop_row_bytes (hop, width);
-    if (hop == WL_HOP_F32)
+    if (hop == WL_HOP_F32) {
         memcpy (rows, in, n_rows * row_bytes);
-    for (size_t i = 0; hop != WL_HOP_F32 && i < n_rows; i++) {
+        return;
+    }
+    for (size_t i = 0; i < n_rows; i++) {
         if (hop == WL_HOP_F16)
             decode_f16 (in + i * row_bytes, width, rows + i * width);
         else

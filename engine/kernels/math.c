@@ -10,20 +10,6 @@
 
 #include "math_constants.h"
 
-static uint32_t bits_of (float x)
-{
-    uint32_t u;
-    memcpy (&u, &x, sizeof u);
-    return u;
-}
-
-static float float_of (uint32_t u)
-{
-    float x;
-    memcpy (&x, &u, sizeof x);
-    return x;
-}
-
 float wl_expf (float x)
 {
     if (x > EXP_OVERFLOW)
@@ -43,7 +29,7 @@ float wl_expf (float x)
     p = fmaf (p, r, EXP_C2);
     p = fmaf (p, r, 1.0f);
     p = fmaf (p, r, 1.0f);
-    return p * float_of ((bits_of (shifted) << 23) + 0x3f800000u);
+    return p * wl_float_of ((wl_bits_of (shifted) << 23) + 0x3f800000u);
 }
 
 float wl_tanhf (float x)
@@ -66,24 +52,24 @@ float wl_f16_to_f32 (uint16_t h)
 {
     uint32_t sign = (uint32_t) (h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ff;
     if (exponent == 31)
-        return float_of (sign | 0x7f800000u | (fraction ? 0x400000u | fraction << 13 : 0)); /* NaN becomes quiet */
+        return wl_float_of (sign | 0x7f800000u | (fraction ? 0x400000u | fraction << 13 : 0)); /* NaN becomes quiet */
     if (exponent == 0) { /* subnormal: fraction * 2^-24, exact */
         float magnitude = (float) fraction * 0x1p-24f;
-        return float_of (sign | bits_of (magnitude));
+        return wl_float_of (sign | wl_bits_of (magnitude));
     }
-    return float_of (sign | (exponent + 112) << 23 | fraction << 13);
+    return wl_float_of (sign | (exponent + 112) << 23 | fraction << 13);
 }
 
 uint16_t wl_f32_to_f16 (float x)
 {
-    uint32_t u = bits_of (x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
+    uint32_t u = wl_bits_of (x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
     if (magnitude > 0x7f800000) /* NaN: quiet, payload cut */
         return (uint16_t) (sign | 0x7e00 | (magnitude >> 13 & 0x1ff));
     if (magnitude >= 0x477ff000) /* 65520 and more */
         return (uint16_t) (sign | 0x7c00);
     if (magnitude < 0x38800000) { /* below 2^-14: adding 0.5 leaves x / 2^-24, rounded half to even, in the last bits */
-        float shifted = float_of (magnitude) + 0.5f;
-        return (uint16_t) (sign | (bits_of (shifted) - 0x3f000000u));
+        float shifted = wl_float_of (magnitude) + 0.5f;
+        return (uint16_t) (sign | (wl_bits_of (shifted) - 0x3f000000u));
     }
     uint32_t odd = magnitude >> 13 & 1;
     return (uint16_t) (sign | ((magnitude - 0x38000000u + 0xfff + odd) >> 13));

@@ -7,6 +7,22 @@
 #define WL_ENGINE_KERNELS_MATH_H
 
 #include <stdint.h>
+#include <string.h>
+
+/* An f32 as its bits, and back. */
+static inline uint32_t wl_bits_of (float x)
+{
+    uint32_t bits;
+    memcpy (&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float wl_float_of (uint32_t bits)
+{
+    float x;
+    memcpy (&x, &bits, sizeof x);
+    return x;
+}
 
 /* e^x in f32, within 2 ulp: n = round-half-even (x * log2 e); r = x - n ln 2 in two fma steps; polynomial in r; times
  * 2^n.
