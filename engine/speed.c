@@ -50,7 +50,7 @@ typedef struct bench {
     size_t scratch_stride;
     float *f32, *out; /* [128, COLUMNS], [128, MATRIX_ROWS] */
     int8_t *q;
-    float *scales;
+    float *scales, *totals;
     int16_t *sums;
 } bench;
 
@@ -68,7 +68,9 @@ static wl_activation_set activations (const bench *b)
                                            .scales = b->scales,
                                            .scale_stride = COLUMNS / 16,
                                            .sums = b->sums,
-                                           .sum_stride = COLUMNS / 16};
+                                           .sum_stride = COLUMNS / 16,
+                                           .totals = b->totals,
+                                           .total_stride = COLUMNS / 32};
     return set;
 }
 
@@ -263,7 +265,8 @@ static bool open_bench (bench *b, const wl_kernels *kernels, uint32_t n_threads,
     b->q = wl_new_aligned (rows * COLUMNS, 1, err);
     b->scales = wl_new_aligned (rows * COLUMNS / 16, sizeof (float), err);
     b->sums = wl_new_aligned (rows * COLUMNS / 16, sizeof (int16_t), err);
-    if (!b->pool || !b->weights || !b->scratch || !b->f32 || !b->out || !b->q || !b->scales || !b->sums)
+    b->totals = wl_new_aligned (rows * COLUMNS / 32, sizeof (float), err);
+    if (!b->pool || !b->weights || !b->scratch || !b->f32 || !b->out || !b->q || !b->scales || !b->sums || !b->totals)
         return false;
     memset (b->weights, 0, WEIGHT_BYTES); /* pages that were never written are all the same one */
     for (size_t i = 0; i < rows * COLUMNS; i++) {
@@ -274,11 +277,14 @@ static bool open_bench (bench *b, const wl_kernels *kernels, uint32_t n_threads,
         b->scales[i] = 0x1p-7f;
         b->sums[i] = 64 * 16;
     }
+    for (size_t i = 0; i < rows * COLUMNS / 32; i++)
+        b->totals[i] = 0.5f * 32;
     return true;
 }
 
 static void close_bench (bench *b)
 {
+    wl_free_aligned (b->totals);
     wl_free_aligned (b->sums);
     wl_free_aligned (b->scales);
     wl_free_aligned (b->q);

@@ -233,6 +233,10 @@ static bool open_quantized (wl_activations *a, size_t rows, size_t widest, size_
     a->q = wl_new_aligned (rows, a->q_stride, err);
     a->scales = wl_new_aligned (rows, a->scale_stride * sizeof *a->scales, err);
     a->sums = wl_new_aligned (rows, a->sum_stride * sizeof *a->sums, err);
+    a->total_stride = widest / 32 + 1;
+    if (a->kind == WL_ACTIVATION_Q8_16 &&
+        !(a->totals = wl_new_aligned (rows, a->total_stride * sizeof *a->totals, err)))
+        return false;
     return a->q && a->scales && a->sums;
 }
 
@@ -364,6 +368,7 @@ void wl_stage_free (wl_stage **stage)
         wl_free_aligned (s->activations.kinds[kind].q);
         wl_free_aligned (s->activations.kinds[kind].scales);
         wl_free_aligned (s->activations.kinds[kind].sums);
+        wl_free_aligned (s->activations.kinds[kind].totals);
     }
     void *const others[] = {s->layers,
                             s->frequencies[0],
@@ -417,7 +422,7 @@ void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n
                          *b = &stage->activations.kinds[WL_ACTIVATION_Q8_256];
     if (wanted_kinds >> WL_ACTIVATION_Q8_16 & 1)
         kernels->quantize_q8_16 (a->q + row * a->q_stride, a->scales + row * a->scale_stride,
-                                 a->sums + row * a->sum_stride, source, n);
+                                 a->sums + row * a->sum_stride, a->totals + row * a->total_stride, source, n);
     if (wanted_kinds >> WL_ACTIVATION_Q8_256 & 1)
         kernels->quantize_q8_256 (b->q + row * b->q_stride, b->scales + row * b->scale_stride,
                                   b->sums + row * b->sum_stride, source, n);

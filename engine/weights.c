@@ -137,6 +137,8 @@ static void multiply_chunk (void *context, size_t chunk, size_t thread)
         rows.q += p->first_row * rows.q_stride;
         rows.scales += p->first_row * rows.scale_stride;
         rows.sums += p->first_row * rows.sum_stride;
+        if (rows.totals)
+            rows.totals += p->first_row * rows.total_stride;
     }
     job->kernels->matmul[m->format->type](p->out + p->first_row * p->stride + first * WL_TILE_ROWS, p->stride,
                                           m->tiles + first * m->tile_bytes, n_tiles, &rows,

@@ -56,7 +56,7 @@ INLINE __m256i sums_of_4 (__m256i q)
     return _mm256_madd_epi16 (_mm256_maddubs_epi16 (_mm256_set1_epi8 (1), q), _mm256_set1_epi16 (1));
 }
 
-static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n)
 {
     for (size_t b = 0; b < n / 16; b++, x += 16, q += 16) {
         __m256 inverse;
@@ -71,6 +71,8 @@ static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float
         __m128i s = _mm_madd_epi16 (_mm_maddubs_epi16 (_mm_set1_epi8 (1), v), _mm_set1_epi16 (1));
         s = _mm_add_epi32 (s, _mm_shuffle_epi32 (s, 0x4e));
         sums[b] = (int16_t) (_mm_cvtsi128_si32 (s) + _mm_extract_epi32 (s, 1));
+        if (b % 2)
+            totals[b / 2] = total_of (scales + b - 1, sums + b - 1);
     }
 }
 

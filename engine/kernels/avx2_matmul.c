@@ -4,7 +4,7 @@
  * against it:
  *     vpmaddubsw  8 rows x 2 pairs, int16          added up over a chain of steps
  *     vpmaddwd    with [scale, scale] of each row  -> 8 rows, int32
- * and once a block (twice in the formats of 32) the int32 sum becomes one float step. That is 32 multiply-adds an
+ * and once a block the int32 sum becomes one float step (in the formats of 32 there is one sum for each half). That is 32 multiply-adds an
  * instruction with no shuffles and no sum across lanes. Zen 3 starts two of these multiplications a clock; the
  * additions between them compete for the same pipes, so the fewer the better.
  *
@@ -66,22 +66,17 @@ INLINE void clear (const int n_tiles, const int n_columns, vec acc[2][DIRECT_COL
     }
 }
 
-/* The float step of a block: 8 rows of one column. msum or sum belong to the second step, if the type has one. */
-INLINE __m256 float_step (const int type, __m256 value, const factors *f, float scale, vec isum, vec msum, float sum)
+/* The float step of a block of 256: 8 rows of one column. msum belongs to the second step, if the type has one. */
+INLINE __m256 float_step (const int type, __m256 value, const factors *f, float scale, vec isum, vec msum)
 {
     __m256 da = _mm256_set1_ps (scale);
     value = _mm256_fmadd_ps (_mm256_mul_ps (_mm256_loadu_ps (f->d), da), _mm256_cvtepi32_ps (isum), value);
-    if (has_min (type)) {
-        __m256 ma = _mm256_mul_ps (_mm256_loadu_ps (f->m), da);
-        value = block_width (type) == 32 ? _mm256_fmadd_ps (ma, _mm256_set1_ps (sum), value)
-                                         : _mm256_fnmadd_ps (ma, _mm256_cvtepi32_ps (msum), value);
-    }
+    if (has_min (type))
+        value = _mm256_fnmadd_ps (_mm256_mul_ps (_mm256_loadu_ps (f->m), da), _mm256_cvtepi32_ps (msum), value);
     return value;
 }
 
-/* Results so far, of n_tiles x n_columns. In the formats of 32, whose float steps are frequent, they stay in registers
- * over a whole kernel; in the others out is read and written at each step, which leaves the registers to the integer
- * sums. */
+/* Results so far, of n_tiles x n_columns. */
 INLINE void load_values (const int n_tiles, const int n_columns, __m256 value[2][DIRECT_COLUMNS], const float *out,
                          size_t out_stride)
 {
@@ -103,20 +98,24 @@ INLINE void store_values (const int n_tiles, const int n_columns, __m256 value[2
 /* Dwords that are prepared for a block of one column, in `extras`:
  *   offset:         -offset * [sum of the even pairs, sum of the odd pairs], int16, of each chain of steps: where
  *                   it starts
- *   Q4_K Q5_K:      [S_2j, S_2j+1], int16: sums of two groups
- *   Q4_1 Q5_1:      S of each half, f32 */
+ *   Q4_K Q5_K:      [S_2j, S_2j+1], int16: sums of two groups */
 INLINE size_t n_extras (const int type)
 {
     return has_offset (type)              ? (size_t) (block_width (type) / 4 / signed_chain_steps (type))
            : type == Q4_K || type == Q5_K ? 4
-           : type == Q4_1 || type == Q5_1 ? 2
                                           : 0;
+}
+
+/* `extras` are the activations' totals as they are. */
+INLINE bool takes_totals (const int type)
+{
+    return block_width (type) == 32 && has_min (type);
 }
 
 /* Bytes of `extras` from a block to the next; Q2_K's are the activations' sums as they are. */
 INLINE size_t extra_bytes (const int type)
 {
-    return type == Q2_K ? 32 : 4 * n_extras (type);
+    return type == Q2_K ? 32 : takes_totals (type) ? 4 : 4 * n_extras (type);
 }
 
 /* A run of columns at a kernel's first element. Strides are in bytes. */
@@ -168,8 +167,36 @@ INLINE void chain_step (const int type, const int n_tiles, const int n_columns, 
     }
 }
 
-/* The float step of n_tiles x n_columns. `scales` stands at the activations' block, `extras` at what belongs to
- * it, its dwords `apart` from one another. */
+INLINE __m256 broadcast_float (const uint8_t *p)
+{
+    float v;
+    memcpy (&v, p, 4);
+    return _mm256_set1_ps (v);
+}
+
+/* A half of a block of 32 of n_tiles x n_columns: to `part` goes scale * sum. The second half adds its own and makes
+ * the float step. `scales` stands at the half, `extras` at the block. */
+INLINE void half_end (const int type, const int n_tiles, const int n_columns, __m256 value[2][DIRECT_COLUMNS],
+                      __m256 part[2][DIRECT_COLUMNS], const factors *const f[2], const bool second,
+                      const uint8_t *scales, const uint8_t *extras, columns a, vec acc[2][DIRECT_COLUMNS])
+{
+    UNROLL for (int c = 0; c < n_columns; c++, scales += a.scale_stride, extras += a.extra_stride)
+    {
+        const __m256 da = broadcast_float (scales);
+        UNROLL for (int t = 0; t < n_tiles; t++)
+        {
+            const __m256 sum = _mm256_cvtepi32_ps (acc[t][c]);
+            part[t][c] = second ? _mm256_fmadd_ps (da, sum, part[t][c]) : _mm256_mul_ps (da, sum);
+            if (second)
+                value[t][c] = _mm256_fmadd_ps (_mm256_loadu_ps (f[t]->d), part[t][c], value[t][c]);
+            if (second && has_min (type))
+                value[t][c] = _mm256_fmadd_ps (_mm256_loadu_ps (f[t]->m), broadcast_float (extras), value[t][c]);
+        }
+    }
+}
+
+/* The float step of blocks of 256, n_tiles x n_columns. `scales` stands at the activations' block, `extras` at what
+ * belongs to it, its dwords `apart` from one another. */
 INLINE void block_end (const int type, const int n_tiles, const int n_columns, __m256 value[2][DIRECT_COLUMNS],
                        const factors *const f[2], const int apart, const uint8_t *scales, const uint8_t *extras,
                        columns a, vec acc[2][DIRECT_COLUMNS])
@@ -177,19 +204,17 @@ INLINE void block_end (const int type, const int n_tiles, const int n_columns, _
     UNROLL for (int c = 0; c < n_columns; c++, scales += a.scale_stride, extras += a.extra_stride)
     {
         vec msum[2] = {_mm256_setzero_si256 (), _mm256_setzero_si256 ()};
-        if (block_width (type) == 256 && has_min (type))
+        if (has_min (type))
             UNROLL for (int j = 0; j < block_groups (type) / 2; j++)
             {
                 vec s = broadcast_4 (extras + 4 * j * apart);
                 UNROLL for (int t = 0; t < n_tiles; t++) msum[t] =
                     _mm256_add_epi32 (msum[t], _mm256_madd_epi16 (s, load_256 (f[t]->min[j])));
             }
-        float scale, sum = 0;
+        float scale;
         memcpy (&scale, scales, 4);
-        if (block_width (type) == 32 && has_min (type))
-            memcpy (&sum, extras, 4);
         UNROLL for (int t = 0; t < n_tiles; t++) value[t][c] =
-            float_step (type, value[t][c], f[t], scale, acc[t][c], msum[t], sum);
+            float_step (type, value[t][c], f[t], scale, acc[t][c], msum[t]);
     }
 }
 
@@ -233,7 +258,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
     const int apart = spread (n_columns);
     if (apart > 1)
         a.q_stride = a.extra_stride = a.scale_stride = 4; /* known now */
-    __m256 value[2][DIRECT_COLUMNS];
+    __m256 value[2][DIRECT_COLUMNS], half_value[2][DIRECT_COLUMNS];
     load_values (1, n_columns, value, out, out_stride);
     for (size_t b = 0; b < n_blocks;
          b++, packed += block_bytes (type), a.q += apart * width, a.extras += apart * (int) extra_bytes (type)) {
@@ -253,8 +278,8 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
             {
                 direct_group (type, n_columns, acc, source, &own, o, i, a);
                 if (width == 32) {
-                    block_end (type, 1, n_columns, value, f, apart, a.scales + 4 * i * apart, a.extras + 4 * i * apart,
-                               a, acc);
+                    half_end (type, 1, n_columns, value, half_value, f, i == 1, a.scales + 4 * i * apart, a.extras, a,
+                              acc);
                     clear (1, n_columns, acc);
                 }
             }
@@ -317,11 +342,17 @@ INLINE void panel_step_16 (const int n_tiles, const int n_columns, vec acc[2][DI
     }
 }
 
-/* One group of steps, of unsigned weights: acc += scales * sum. */
+/* One group of steps: acc += scales * sum. */
 INLINE void panel_group (const int type, const int n_tiles, const int n_columns, vec acc[2][DIRECT_COLUMNS],
                          panel_weights w, const factors *const f[2], int g, columns a)
 {
     const int steps = group_steps (type), chain = chain_of (type);
+    if (is_signed (type)) {
+        UNROLL for (int k = 0; k < steps; k++)
+            panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * steps + k) * PANEL_TILES * 64,
+                           a.q + (g * steps + k) / 8 * 64 + (g * steps + k) % 8 * 4, a.q_stride);
+        return;
+    }
     const uint8_t *starts = starts_of (type, a.extras, g);
     vec s16[2][DIRECT_COLUMNS], scales[2];
     UNROLL for (int k = 0; k < steps; k++)
@@ -346,40 +377,33 @@ INLINE void panel_group (const int type, const int n_tiles, const int n_columns,
 INLINE void panel_kernel (const int type, const int n_tiles, const int n_columns, float *out, size_t out_stride,
                           panel_weights w, columns a, size_t n_blocks)
 {
-    const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1, steps = group_steps (type);
-    __m256 value[2][DIRECT_COLUMNS];
-    if (width == 32)
-        load_values (n_tiles, n_columns, value, out, out_stride);
+    const int width = block_width (type), element_bytes = is_signed (type) ? 2 : 1;
+    __m256 value[2][DIRECT_COLUMNS], part[2][DIRECT_COLUMNS];
     for (size_t b = 0; b < n_blocks; b++) {
         const factors *f[2];
         UNROLL for (int t = 0; t < n_tiles; t++) f[t] =
             (const factors *) (w.factors + ((size_t) t * (slab (type) / (size_t) width) + b) * factor_bytes (type));
         vec acc[2][DIRECT_COLUMNS];
         clear (n_tiles, n_columns, acc);
-        for (int g = 0; g < block_groups (type); g++) {
-            if (is_signed (type)) {
-                UNROLL for (int k = 0; k < steps; k++)
-                    panel_step_16 (n_tiles, n_columns, acc, w.bytes + (g * steps + k) * PANEL_TILES * 64,
-                                   a.q + (g * steps + k) / 8 * 64 + (g * steps + k) % 8 * 4, a.q_stride);
-            } else
-                panel_group (type, n_tiles, n_columns, acc, w, f, g, a);
-            if (width == 32) {
-                block_end (type, n_tiles, n_columns, value, f, 1, a.scales + 4 * g, a.extras + 4 * g, a, acc);
-                clear (n_tiles, n_columns, acc);
-            }
-        }
         if (width == 256) {
+            for (int g = 0; g < block_groups (type); g++)
+                panel_group (type, n_tiles, n_columns, acc, w, f, g, a);
             load_values (n_tiles, n_columns, value, out, out_stride);
             block_end (type, n_tiles, n_columns, value, f, 1, a.scales, a.extras, a, acc);
-            store_values (n_tiles, n_columns, value, out, out_stride);
+        } else {
+            panel_group (type, n_tiles, n_columns, acc, w, f, 0, a);
+            half_end (type, n_tiles, n_columns, value, part, f, false, a.scales, a.extras, a, acc);
+            clear (n_tiles, n_columns, acc);
+            panel_group (type, n_tiles, n_columns, acc, w, f, 1, a);
+            load_values (n_tiles, n_columns, value, out, out_stride);
+            half_end (type, n_tiles, n_columns, value, part, f, true, a.scales + 4, a.extras, a, acc);
         }
+        store_values (n_tiles, n_columns, value, out, out_stride);
         a.scales += width == 32 ? 8 : 4;
         w.bytes += width * 8 * PANEL_TILES * element_bytes;
         a.q += width * element_bytes;
         a.extras += extra_bytes (type);
     }
-    if (width == 32)
-        store_values (n_tiles, n_columns, value, out, out_stride);
 }
 
 /* -- Unpacking a panel --------------------------------------------------------------------------------------------- */
@@ -493,11 +517,6 @@ INLINE void prepare_column (const int type, uint8_t *out, const int8_t *q, const
             s = _mm256_permute4x64_epi64 (_mm256_packs_epi32 (s, s), 0x08);
             _mm_storeu_si128 ((__m128i *) out, _mm256_castsi256_si128 (s));
         }
-    else if (block_width (type) == 32)
-        for (size_t half = 0; half < 2 * n_blocks; half++, out += 4) {
-            float sum = (float) sums[half];
-            memcpy (out, &sum, 4);
-        }
 }
 
 /* -- Interleaving columns ------------------------------------------------------------------------------------------ */
@@ -541,6 +560,7 @@ typedef struct kernel_set {
     size_t width, scale_width, block_bytes, factor_bytes, slab;
     size_t prepared_bytes; /* extras to be prepared for a block of a column */
     size_t extra_step;     /* extra_bytes */
+    bool totals;           /* extras are the activations' totals */
     bool wide;             /* a panel's activations are int16 */
     void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t); /* by columns */
     void (*panel[PANEL_TILES + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, columns, size_t); /* by tiles,
@@ -556,11 +576,15 @@ static columns prepared (const kernel_set *set, const wl_activations *a, size_t 
     columns at = {
         .q = (const uint8_t *) a->q + first * a->q_stride + k,
         .q_stride = a->q_stride,
-        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / 16), /* Q2_K's; else prepared: */
+        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / 16), /* Q2_K's */
         .extra_stride = a->sum_stride * sizeof (int16_t),
         .scales = (const uint8_t *) (a->scales + first * a->scale_stride + k / set->scale_width),
         .scale_stride = a->scale_stride * sizeof (float),
     };
+    if (set->totals) {
+        at.extras = (const uint8_t *) (a->totals + first * a->total_stride + k / 32);
+        at.extra_stride = a->total_stride * sizeof (float);
+    }
     const size_t bytes = n_blocks * (wide ? 2 * set->width : set->prepared_bytes);
     if (bytes == 0)
         return at;
@@ -744,6 +768,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
             .slab = slab (TYPE),                                                                                  \
             .prepared_bytes = 4 * n_extras (TYPE),                                                                \
             .extra_step = extra_bytes (TYPE),                                                                     \
+            .totals = takes_totals (TYPE),                                                                        \
             .wide = is_signed (TYPE),                                                                             \
             .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4, name##_direct_5, \
                        name##_direct_6, name##_direct_7, name##_direct_8},                                        \

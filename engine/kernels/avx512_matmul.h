@@ -2,7 +2,7 @@
  *
  * As in avx2_matmul.c, a step is 4 consecutive elements of each of a tile's 8 rows, against 4 bytes of an activation row
  * broadcast. vpdpbusd multiplies it and adds it to int32 sums at once; a sum is multiplied with the rows' scales where
- * the scale changes, and once a block (twice in the formats of 32) becomes one float step.
+ * the scale changes (in the formats of 32 as a float, with the column's), and once a block becomes one float step.
  *
  * Few columns (decode): a step is 256 bits, the tile is read as it is and streams from memory once, prefetched.
  *
@@ -60,9 +60,9 @@ typedef void (*expand_fn) (uint8_t *out, const uint8_t *packed);
 
 typedef struct columns {
     const int8_t *q;
-    const float *scales;
+    const float *scales, *totals;
     const int16_t *sums;
-    size_t q_stride, scale_stride, sum_stride;
+    size_t q_stride, scale_stride, total_stride, sum_stride;
 } columns;
 
 /* One group of steps of all columns: acc += scale * sum, or (formats of 32) acc = sum. */
@@ -107,25 +107,40 @@ INLINE half sum_of_mins (const factors *f, const int16_t *sums)
     return _mm256_add_epi32 (total[0], total[1]);
 }
 
-/* The float step of all columns. Scales and sums are those of the activations just multiplied. */
+/* Half i of a block of 32: to `part` goes scale * sum. The second half adds its own and makes the float step. */
+INLINE void direct_half_end (const int type, const int n_columns, __m256 value[DIRECT_COLUMNS],
+                             __m256 part[DIRECT_COLUMNS], const factors *f, const int i, columns a,
+                             half acc[DIRECT_COLUMNS])
+{
+    UNROLL for (int c = 0; c < n_columns; c++)
+    {
+        const __m256 da = _mm256_set1_ps (a.scales[c * a.scale_stride + (size_t) i]), sum = _mm256_cvtepi32_ps (acc[c]);
+        part[c] = i == 0 ? _mm256_mul_ps (da, sum) : _mm256_fmadd_ps (da, sum, part[c]);
+        if (i == 0)
+            continue;
+        value[c] = _mm256_fmadd_ps (_mm256_loadu_ps (f->d), part[c], value[c]);
+        if (has_min (type))
+            value[c] =
+                _mm256_fmadd_ps (_mm256_loadu_ps (f->m), _mm256_set1_ps (a.totals[c * a.total_stride]), value[c]);
+    }
+}
+
+/* The float step of all columns, of blocks of 256. Scales and sums are those of the activations just multiplied. */
 INLINE void direct_end (const int type, const int n_columns, __m256 value[DIRECT_COLUMNS], const factors *f,
                         const float *scales, const int16_t *sums, columns a, half acc[DIRECT_COLUMNS])
 {
     UNROLL for (int c = 0; c < n_columns; c++, sums += a.sum_stride, scales += a.scale_stride)
     {
-        const bool wide = block_width (type) == 256;
         const __m256 da = _mm256_set1_ps (*scales);
         half msum = _mm256_setzero_si256 ();
-        if (wide && (has_min (type) || is_raised (type)))
+        if (has_min (type) || is_raised (type))
             msum = sum_of_mins (f, sums);
-        if (wide && is_raised (type))
+        if (is_raised (type))
             acc[c] = _mm256_sub_epi32 (acc[c], msum);
         value[c] = _mm256_fmadd_ps (_mm256_mul_ps (_mm256_loadu_ps (f->d), da), _mm256_cvtepi32_ps (acc[c]), value[c]);
-        if (!has_min (type))
-            continue;
-        const __m256 ma = _mm256_mul_ps (_mm256_loadu_ps (f->m), da);
-        value[c] = wide ? _mm256_fnmadd_ps (ma, _mm256_cvtepi32_ps (msum), value[c])
-                        : _mm256_fmadd_ps (ma, _mm256_set1_ps ((float) *sums), value[c]);
+        if (has_min (type))
+            value[c] =
+                _mm256_fnmadd_ps (_mm256_mul_ps (_mm256_loadu_ps (f->m), da), _mm256_cvtepi32_ps (msum), value[c]);
     }
 }
 
@@ -135,7 +150,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
 {
     const int inner = inner_groups (type), outer = block_groups (type) / inner, width = block_width (type);
     const size_t part = block_bytes (type) / (size_t) outer; /* prefetched in each round */
-    __m256 value[DIRECT_COLUMNS];
+    __m256 value[DIRECT_COLUMNS], half_value[DIRECT_COLUMNS];
     UNROLL for (int c = 0; c < n_columns; c++) value[c] = _mm256_setzero_ps ();
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
@@ -156,12 +171,13 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
             {
                 direct_group (type, n_columns, acc, source, &f, o, i, a);
                 if (width == 32)
-                    direct_end (type, n_columns, value, &f, a.scales + i, a.sums + i, a, acc);
+                    direct_half_end (type, n_columns, value, half_value, &f, i, a, acc);
             }
         }
         if (width == 256)
             direct_end (type, n_columns, value, &f, a.scales, a.sums, a, acc);
         a.scales += width == 32 ? 2 : 1;
+        a.totals += width == 32 ? 1 : 0;
     }
     UNROLL for (int c = 0; c < n_columns; c++) _mm256_storeu_ps (out + c * out_stride, value[c]);
 }
@@ -171,14 +187,17 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
 /* Dwords that are prepared for a block of one column, in `extras`:
  *   raised weights:  -offset * S of each sum, int32: where it starts
  *   Q4_K Q5_K:       [S_2j, S_2j+1], int16: sums of two groups
- *   Q4_1 Q5_1:       S of each half, f32
- * Q2_K has the sums of 16 as they are. */
+ * Q2_K has the sums of 16 as they are, Q4_1 and Q5_1 the totals. */
 INLINE size_t n_extras (const int type)
 {
     return is_raised (type)               ? (is_folded (type) ? 1 : (size_t) block_groups (type))
            : type == Q4_K || type == Q5_K ? 4
-           : type == Q4_1 || type == Q5_1 ? 2
                                           : 0;
+}
+
+INLINE bool takes_totals (const int type)
+{
+    return block_width (type) == 32 && has_min (type);
 }
 
 typedef struct panel {
@@ -239,18 +258,41 @@ INLINE void panel_steps (const int n_vectors, const int n_columns, const int ste
     }
 }
 
-/* The float step. `scales` stands at the activations' block, `extras` at what belongs to it. */
+/* Half `g` of a block of 32: to `part` goes scale * sum. The second half adds its own and makes the float step. */
+INLINE void panel_half_end (const int type, const int n_vectors, const int n_columns,
+                            __m512 value[PANEL_VECTORS][PANEL_COLUMNS], __m512 part[PANEL_VECTORS][PANEL_COLUMNS],
+                            const factors *const f[PANEL_VECTORS], const int g, panel_columns a,
+                            vec sum[PANEL_VECTORS][PANEL_COLUMNS])
+{
+    UNROLL for (int c = 0; c < n_columns; c++, a.scales += a.scale_stride, a.extras += a.extra_stride)
+    {
+        const __m512 da = _mm512_set1_ps (load_float (a.scales + 4 * g));
+        UNROLL for (int v = 0; v < n_vectors; v++)
+        {
+            if (g == 0) {
+                part[v][c] = _mm512_mul_ps (da, to_float (sum[v][c]));
+                continue;
+            }
+            part[v][c] = _mm512_fmadd_ps (da, to_float (sum[v][c]), part[v][c]);
+            value[v][c] = _mm512_fmadd_ps (_mm512_loadu_ps (f[v]->d), part[v][c], value[v][c]);
+            if (has_min (type))
+                value[v][c] =
+                    _mm512_fmadd_ps (_mm512_loadu_ps (f[v]->m), _mm512_set1_ps (load_float (a.extras)), value[v][c]);
+        }
+    }
+}
+
+/* The float step of blocks of 256. `scales` stands at the activations' block, `extras` at what belongs to it. */
 INLINE void panel_end (const int type, const int n_vectors, const int n_columns,
                        __m512 value[PANEL_VECTORS][PANEL_COLUMNS], const factors *const f[PANEL_VECTORS],
                        const uint8_t *scales, const uint8_t *extras, panel_columns a,
                        vec acc[PANEL_VECTORS][PANEL_COLUMNS])
 {
-    const bool wide = block_width (type) == 256;
     UNROLL for (int c = 0; c < n_columns; c++, scales += a.scale_stride, extras += a.extra_stride)
     {
         vec msum[PANEL_VECTORS];
         UNROLL for (int v = 0; v < n_vectors; v++) msum[v] = _mm512_setzero_si512 ();
-        if (wide && has_min (type))
+        if (has_min (type))
             UNROLL for (int j = 0; j < block_groups (type) / 2; j++)
             {
                 const vec s = _mm512_set1_epi32 (load_4 (extras + 4 * j));
@@ -262,17 +304,15 @@ INLINE void panel_end (const int type, const int n_vectors, const int n_columns,
         {
             value[v][c] =
                 _mm512_fmadd_ps (_mm512_mul_ps (_mm512_loadu_ps (f[v]->d), da), to_float (acc[v][c]), value[v][c]);
-            if (!has_min (type))
-                continue;
-            const __m512 ma = _mm512_mul_ps (_mm512_loadu_ps (f[v]->m), da);
-            value[v][c] = wide ? _mm512_fnmadd_ps (ma, to_float (msum[v]), value[v][c])
-                               : _mm512_fmadd_ps (ma, _mm512_set1_ps (load_float (extras)), value[v][c]);
+            if (has_min (type))
+                value[v][c] =
+                    _mm512_fnmadd_ps (_mm512_mul_ps (_mm512_loadu_ps (f[v]->m), da), to_float (msum[v]), value[v][c]);
         }
     }
 }
 
-/* Results so far. In the formats of 32 they stay in registers over a whole kernel; in the others `out` is read and
- * written at each block, which leaves the registers to the integer sums. `lanes`: of the only vector, when it is one. */
+/* Results so far: `out` is read and written at each block, which leaves the registers to the sums. `lanes`: of the only
+ * vector, when it is one. */
 INLINE void load_values (const int n_vectors, const int n_columns, __m512 value[PANEL_VECTORS][PANEL_COLUMNS],
                          const float *out, size_t out_stride, __mmask16 lanes)
 {
@@ -304,9 +344,7 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
                           panel_weights w, panel_columns a, size_t n_blocks, __mmask16 lanes)
 {
     const int width = block_width (type), steps = is_folded (type) ? 8 : group_steps (type), rounds = width / 4 / steps;
-    __m512 value[PANEL_VECTORS][PANEL_COLUMNS];
-    if (width == 32)
-        load_values (n_vectors, n_columns, value, out, out_stride, lanes);
+    __m512 value[PANEL_VECTORS][PANEL_COLUMNS], part[PANEL_VECTORS][PANEL_COLUMNS];
     for (size_t b = 0; b < n_blocks; b++) {
         const factors *f[PANEL_VECTORS];
         UNROLL for (int v = 0; v < n_vectors; v++) f[v] =
@@ -319,7 +357,17 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
             {
                 UNROLL for (int c = 0; c < n_columns; c++) acc[v][c] = _mm512_setzero_si512 ();
             }
-        for (int g = 0; g < rounds; g++) {
+        if (width == 32)
+            UNROLL for (int g = 0; g < 2; g++)
+            {
+                panel_start (type, n_vectors, n_columns, sum, a, g);
+                panel_steps (n_vectors, n_columns, steps, sum, w.bytes + g * steps * PANEL_VECTORS * 64,
+                             a.q + g * steps * 4, a.q_stride);
+                if (g == 1)
+                    load_values (n_vectors, n_columns, value, out, out_stride, lanes);
+                panel_half_end (type, n_vectors, n_columns, value, part, f, g, a, sum);
+            }
+        for (int g = 0; g < (width == 32 ? 0 : rounds); g++) {
             const uint8_t *bytes = w.bytes + g * steps * PANEL_VECTORS * 64, *q = a.q + g * steps * 4;
             if (is_folded (type)) {
                 panel_steps (n_vectors, n_columns, steps, acc, bytes, q, a.q_stride);
@@ -327,31 +375,26 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
             }
             panel_start (type, n_vectors, n_columns, sum, a, g);
             panel_steps (n_vectors, n_columns, steps, sum, bytes, q, a.q_stride);
-            if (width == 32)
-                panel_end (type, n_vectors, n_columns, value, f, a.scales + 4 * g, a.extras + 4 * g, a, sum);
-            else
-                UNROLL for (int v = 0; v < n_vectors; v++)
+            UNROLL for (int v = 0; v < n_vectors; v++)
+            {
+                const vec scale = load_vec (f[v]->scale[g]);
+                UNROLL for (int c = 0; c < n_columns; c++)
                 {
-                    const vec scale = load_vec (f[v]->scale[g]);
-                    UNROLL for (int c = 0; c < n_columns; c++)
-                    {
-                        acc[v][c] = _mm512_add_epi32 (acc[v][c], _mm512_mullo_epi32 (sum[v][c], scale));
-                        PIN (acc[v][c]);
-                    }
+                    acc[v][c] = _mm512_add_epi32 (acc[v][c], _mm512_mullo_epi32 (sum[v][c], scale));
+                    PIN (acc[v][c]);
                 }
+            }
         }
         if (width == 256) {
             load_values (n_vectors, n_columns, value, out, out_stride, lanes);
             panel_end (type, n_vectors, n_columns, value, f, a.scales, a.extras, a, acc);
-            store_values (n_vectors, n_columns, value, out, out_stride, lanes);
         }
+        store_values (n_vectors, n_columns, value, out, out_stride, lanes);
         a.scales += width == 32 ? 8 : 4;
         w.bytes += width * 8 * PANEL_TILES;
         a.q += width;
-        a.extras += type == Q2_K ? 32 : 4 * n_extras (type);
+        a.extras += type == Q2_K ? 32 : takes_totals (type) ? 4 : 4 * n_extras (type);
     }
-    if (width == 32)
-        store_values (n_vectors, n_columns, value, out, out_stride, lanes);
 }
 
 /* n_blocks of one tile, to its place beside the panel's others; `t`: which half of a vector it is. */
@@ -391,13 +434,7 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
 {
     const int sums_each = block_width (type) / 16;
     for (size_t b = 0; b < n_blocks; b++, sums += sums_each, out += 4 * n_extras (type)) {
-        if (type == Q4_1 || type == Q5_1)
-            UNROLL for (int j = 0; j < 2; j++)
-            {
-                const float sum = (float) sums[j];
-                memcpy (out + 4 * j, &sum, 4);
-            }
-        else if (is_raised (type)) {
+        if (is_raised (type)) {
             const int each = sums_each / (int) n_extras (type);
             UNROLL for (int j = 0; j < (int) n_extras (type); j++)
             {
@@ -418,6 +455,7 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
 /* A type's instances of the above, each a function of its own so that it has all registers. */
 typedef struct kernel_set {
     size_t width, scale_width, block_bytes, factor_bytes, column_bytes; /* column_bytes: of a slab of a column */
+    bool totals;                                                        /* extras are the activations' totals */
     void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t); /* by columns */
     void (*panel[PANEL_VECTORS + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, panel_columns, size_t,
                                                          __mmask16); /* by vectors, columns */
@@ -430,11 +468,20 @@ static void matmul_direct (const kernel_set *set, float *out, size_t out_stride,
 {
     const size_t n_blocks = a->n / set->width, n_columns = a->n_rows,
                  first = n_columns <= DIRECT_COLUMNS ? n_columns : (n_columns + 1) / 2;
-    const columns all = {a->q, a->scales, a->sums, a->q_stride, a->scale_stride, a->sum_stride};
+    const columns all = {.q = a->q,
+                         .q_stride = a->q_stride,
+                         .scales = a->scales,
+                         .scale_stride = a->scale_stride,
+                         .totals = a->totals,
+                         .total_stride = a->total_stride,
+                         .sums = a->sums,
+                         .sum_stride = a->sum_stride};
     columns rest = all;
     rest.q += first * a->q_stride;
     rest.scales += first * a->scale_stride;
     rest.sums += first * a->sum_stride;
+    if (rest.totals)
+        rest.totals += first * a->total_stride;
     for (size_t t = 0; t < n_tiles; t++, tiles += n_blocks * set->block_bytes, out += 8) {
         set->direct[first](out, out_stride, tiles, all, n_blocks);
         if (n_columns > first)
@@ -466,11 +513,15 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
     panel_columns at = {
         .q = (const uint8_t *) a->q + first * a->q_stride + k,
         .q_stride = a->q_stride,
-        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / 16), /* Q2_K; else prepared: */
+        .extras = (const uint8_t *) (a->sums + first * a->sum_stride + k / 16), /* Q2_K */
         .extra_stride = a->sum_stride * sizeof (int16_t),
         .scales = (const uint8_t *) (a->scales + first * a->scale_stride + k / set->scale_width),
         .scale_stride = a->scale_stride * sizeof (float),
     };
+    if (set->totals) {
+        at.extras = (const uint8_t *) (a->totals + first * a->total_stride + k / 32);
+        at.extra_stride = a->total_stride * sizeof (float);
+    }
     if (set->column_bytes) {
         for (size_t c = 0; c < n_columns; c++)
             set->prepare (p->columns + c * set->column_bytes, a->sums + (first + c) * a->sum_stride + k / 16, n_blocks);
@@ -573,6 +624,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
             .block_bytes = block_bytes (TYPE),                                                          \
             .factor_bytes = factor_bytes (TYPE),                                                        \
             .column_bytes = 4 * n_extras (TYPE) * SLAB / width,                                         \
+            .totals = takes_totals (TYPE),                                                              \
             .direct = {NULL, name##_direct_1, name##_direct_2, name##_direct_3, name##_direct_4},       \
             .panel = {{NULL},                                                                           \
                       {NULL, NULL, NULL, NULL, name##_panel_1_4, name##_panel_1_5, name##_panel_1_6},   \

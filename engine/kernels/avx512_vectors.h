@@ -46,7 +46,7 @@ INLINE int16_t sum_16 (__m128i q)
     return (int16_t) (_mm_cvtsi128_si32 (s) + _mm_extract_epi32 (s, 1));
 }
 
-static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n)
 {
     for (size_t b = 0; b < n / 16; b++, x += 16, q += 16) {
         __m512 inverse;
@@ -55,6 +55,8 @@ static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float
             v = quantize_16 (x, inverse);
         _mm_storeu_si128 ((__m128i *) q, v);
         sums[b] = sum_16 (v);
+        if (b % 2)
+            totals[b / 2] = total_of (scales + b - 1, sums + b - 1);
     }
 }
 

@@ -11,14 +11,15 @@
  *    ((l0+l4)+(l2+l6)) + ((l1+l5)+(l3+l7)).
  *  - Quantized matmul: inside a block all sums are exact int32; blocks are added in ascending order by fma in f32:
  *      Q4_0 Q5_0 Q8_0 IQ4_NL MXFP4
- *                             acc = fma (dw * da, (float) isum, acc)                for each half of 16 in turn
- *      Q4_1 Q5_1              acc = fma (dw * da, (float) isum, acc); acc = fma (mw * da, (float) S, acc)     likewise
+ *                             t = fma (da_1, (float) isum_1, da_0 * (float) isum_0); acc = fma (dw, t, acc)
+ *      Q4_1 Q5_1              likewise, and then acc = fma (mw, total, acc)
  *      Q3_K Q6_K IQ4_XS IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0
  *                             acc = fma (dw * da, (float) isum, acc)          isum = sum_j scale_j * sum_k q_k a_k
  *      Q2_K Q4_K Q5_K         acc = fma (dw * da, (float) isum, acc); acc = fma (-(dmin * da), (float) msum, acc)
- *    with dw, mw, dmin the block's f16 factors as f32, da the activation block's scale, S its sum of activations, isum
- *    with the type's offset (8, 16, 32, …) taken in exactly, msum = sum_j min_j * S_j. int to float rounds half to
- *    even. The IQ types' weights are d (1/2 + s) / 4 * g, or d (2 s + 1) (g +- 1/8), with g from a codebook; here scale
+ *    with dw, mw, dmin the block's f16 factors as f32, da the activation block's scale (da_0, da_1: of the two halves of
+ *    16, whose sums are isum_0 and isum_1), total the sum of the block's activations, isum with the type's offset (8, 16,
+ *    32, …) taken in exactly, msum = sum_j min_j * S_j with S_j sums of quantized activations. int to float rounds half
+ *    to even. t and total may overflow where activations come near 2^110: the result is then inf or NaN. The IQ types' weights are d (1/2 + s) / 4 * g, or d (2 s + 1) (g +- 1/8), with g from a codebook; here scale
  *    = 2 s + 1, and q = g and dw = d / 8 (IQ2), g and d / 4 (IQ3_XXS), g and d (IQ3_S), 8 g +- 1 and d / 8 (IQ1). TQ:
  *    scale = 1. MXFP4: q is twice the element, dw half the exponent's power of two. The largest isum, of IQ3_XXS, is 256
  *    * 127 * 62 * 31 < 2^26.
@@ -44,7 +45,7 @@ typedef enum wl_activation_kind {
     WL_ACTIVATION_F32,    /* F32, F16, BF16 weights */
     WL_ACTIVATION_Q8_16,  /* 32-wide formats: int8, one f32 scale and one int16 sum per 16. A scale per 32 is what other
                              engines have; halves cut the noise of the logits (KL divergence) by 45% for one more
-                             float step a block. */
+                             multiplication beside each 32. */
     WL_ACTIVATION_Q8_256, /* K-quants: int8, one f32 scale per 256, int16 sums per 16 */
 } wl_activation_kind;
 
@@ -69,14 +70,14 @@ const wl_format *wl_format_find (uint32_t type);
 /* -- Activations --------------------------------------------------------------------------------------------------- */
 
 /* `n_rows` rows of `n` elements in one representation. Strides are in elements. Row r: q + r * q_stride, and so on.
- * Q8_16:  scales[n / 16], sums[n / 16];   Q8_256: scales[n / 256], sums[n / 16].
+ * Q8_16:  scales[n / 16], sums[n / 16], totals[n / 32];   Q8_256: scales[n / 256], sums[n / 16].
  *
  * One block (16 or 256 values), exactly: amax = the largest magnitude, magnitudes compared as integers of their bits
  * (so inf wins over numbers and NaN over inf).
  *   amax < WL_QUANTIZE_LEAST:  scale = 0, all q = 0 (such a block counts as zero: 127 / amax would overflow)
  *   amax not finite:           scale = amax, all q = 0 (products become NaN, so that the fault shows)
  *   else:                      scale = amax / 127.0f;  q = round-half-even (x * (127.0f / amax)), which is within +-127
- * sums are sums of q. */
+ * sums are sums of q; total = fma (scale_1, (float) sum_1, scale_0 * (float) sum_0) of two blocks of 16. */
 #define WL_QUANTIZE_LEAST 0x1p-120f
 
 typedef struct wl_activations {
@@ -90,6 +91,8 @@ typedef struct wl_activations {
     size_t scale_stride;
     int16_t *sums;
     size_t sum_stride;
+    float *totals;
+    size_t total_stride;
 } wl_activations;
 
 /* -- Attention ----------------------------------------------------------------------------------------------------- */
@@ -156,8 +159,8 @@ typedef struct wl_kernels {
     const char *isa;      /* "scalar", "avx2", … as for --isa */
     size_t scratch_bytes; /* per thread, for matmul */
 
-    /* x[n] -> q, scales, sums of one row. n is a multiple of 32 or 256. */
-    void (*quantize_q8_16) (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n);
+    /* x[n] -> q, scales, sums (and totals) of one row. n is a multiple of 32 or 256. */
+    void (*quantize_q8_16) (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n);
     void (*quantize_q8_256) (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n);
 
     wl_matmul_fn matmul[WL_TYPE_LIMIT]; /* NULL where wl_format_find gives NULL */

@@ -3,8 +3,8 @@
  *
  * Weights become int8 with their offset taken out. SDOT multiplies 4 elements (a step) of 4 rows with one column's,
  * taken from a lane of a register that holds 4 steps of it: 16 multiply-adds. SMMLA multiplies 8 elements of 2 rows
- * with those of 2 columns: 32. Both add into int32; a group's sum is multiplied with the rows' scales, and once a block
- * (twice in the formats of 32) there is a float step.
+ * with those of 2 columns: 32. Both add into int32; a group's sum is multiplied with the rows' scales (in the formats of
+ * 32, as a float with the column's), and once a block there is a float step.
  *
  * Up to DIRECT_COLUMNS columns the tile is read as it is, with SDOT. For more, a slab of it is unpacked to a panel in
  * L1 and reused for all columns, 8 rows x 6 columns at a time: 12 sums of either kind, which is what it takes to hide
@@ -176,17 +176,21 @@ INLINE i8 sum_of_mins (const int type, const factors *f, const int16_t *sums)
     return total;
 }
 
-/* The float step of a block: 8 rows of one column. `sums` are those of the activations just multiplied. */
+/* The float step of a block of 256: 8 rows of one column. `sums` are those of the activations just multiplied. */
 INLINE f8 float_step (const int type, f8 value, const factors *f, float scale, i8 isum, const int16_t *sums)
 {
     f8 da = set8 (scale);
     value = fma8 (mul8 (load8 (f->d), da), to_float8 (isum), value);
-    if (has_min (type)) {
-        f8 ma = mul8 (load8 (f->m), da);
-        value = block_width (type) == 32 ? fma8 (ma, set8 ((float) *sums), value)
-                                         : fma8 (negate8 (ma), to_float8 (sum_of_mins (type, f, sums)), value);
-    }
+    if (has_min (type))
+        value = fma8 (negate8 (mul8 (load8 (f->m), da)), to_float8 (sum_of_mins (type, f, sums)), value);
     return value;
+}
+
+/* The float step of a block of 32. `part`: scale * sum of the first half; `scale`, `isum`: of the second. */
+INLINE f8 float_step_32 (const int type, f8 value, const factors *f, f8 part, float scale, i8 isum, const float *total)
+{
+    value = fma8 (load8 (f->d), fma8 (set8 (scale), to_float8 (isum), part), value);
+    return has_min (type) ? fma8 (load8 (f->m), set8 (*total), value) : value;
 }
 
 /* acc += scale * sum, or without scales the sum itself. */
@@ -216,10 +220,24 @@ INLINE i8 dot_step (i8 sum, b32 w, int8x16_t x, const int k)
 
 typedef struct columns {
     const int8_t *q;
-    const float *scales;
+    const float *scales, *totals;
     const int16_t *sums;
-    size_t q_stride, scale_stride, sum_stride;
+    size_t q_stride, scale_stride, total_stride, sum_stride;
 } columns;
+
+/* From element k of column `first` on. */
+INLINE columns columns_of (const wl_activations *a, size_t first, size_t k)
+{
+    const bool wide = a->kind == WL_ACTIVATION_Q8_256;
+    return (columns){.q = a->q + first * a->q_stride + k,
+                     .q_stride = a->q_stride,
+                     .scales = a->scales + first * a->scale_stride + k / (wide ? 256 : 16),
+                     .scale_stride = a->scale_stride,
+                     .totals = wide ? NULL : a->totals + first * a->total_stride + k / 32,
+                     .total_stride = a->total_stride,
+                     .sums = a->sums + first * a->sum_stride + k / 16,
+                     .sum_stride = a->sum_stride};
+}
 
 /* -- Few columns: from the packed tile ----------------------------------------------------------------------------- */
 
@@ -229,7 +247,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
     const int width = block_width (type);
-    f8 value[4];
+    f8 value[4], part[4];
     UNROLL for (int c = 0; c < n_columns; c++) value[c] = zero8 ();
     for (size_t b = 0; b < n_blocks; b++, packed += block_bytes (type), a.q += width, a.sums += width / 16) {
         factors f;
@@ -259,9 +277,12 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
                 UNROLL for (int c = 0; c < n_columns; c++)
                 {
                     acc[c] = add_group (type, acc[c], sum[c], f.scale[g]);
-                    if (width == 32)
-                        value[c] = float_step (type, value[c], &f, a.scales[c * a.scale_stride + i], acc[c],
-                                               a.sums + c * a.sum_stride + i);
+                    const float da = a.scales[c * a.scale_stride + i];
+                    if (width == 32 && i == 0)
+                        part[c] = mul8 (set8 (da), to_float8 (acc[c]));
+                    else if (width == 32)
+                        value[c] =
+                            float_step_32 (type, value[c], &f, part[c], da, acc[c], a.totals + c * a.total_stride);
                 }
             }
         }
@@ -269,6 +290,7 @@ INLINE void direct_kernel (const int type, const int n_columns, float *out, size
             UNROLL for (int c = 0; c < n_columns; c++) value[c] =
                 float_step (type, value[c], &f, a.scales[c * a.scale_stride], acc[c], a.sums + c * a.sum_stride);
         a.scales += width == 32 ? 2 : 1;
+        a.totals += width == 32 ? 1 : 0;
     }
     UNROLL for (int c = 0; c < n_columns; c++) store8 (out + c * out_stride, value[c]);
 }
@@ -373,26 +395,40 @@ INLINE void clear (const int n_columns, panel_sums acc)
 INLINE void panel_kernel (const int type, const int n_columns, float *out, size_t out_stride, const panel *p, columns a,
                           size_t n_blocks, int n_used)
 {
-    const int width = block_width (type), group_elements = 4 * group_steps (type);
+    const int group_elements = 4 * group_steps (type);
     const uint8_t *w = p->weights, *factor = p->factors;
-    for (size_t b = 0; b < n_blocks; b++, factor += factor_bytes (type), a.sums += width / 16) {
+    for (size_t b = 0; b < n_blocks; b++, factor += factor_bytes (type), a.sums += 16, a.scales++) {
         const factors *f = (const factors *) factor;
         panel_sums acc;
         clear (n_columns, acc);
-        for (int g = 0; g < block_groups (type);
-             g++, w += group_elements * 8, a.q += group_elements * (1 + USES_I8MM)) {
-            panel_group (type, n_columns, acc, w, a.q, a.q_stride, f->scale[width == 32 ? 0 : g]);
-            if (width == 32)
-                UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used)
-                    store8 (out + c * out_stride,
-                            float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride + g],
-                                        PANEL_SUM (acc, c), a.sums + c * a.sum_stride + g));
-        }
-        if (width == 256)
-            UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used) store8 (
-                out + c * out_stride, float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride],
-                                                  PANEL_SUM (acc, c), a.sums + c * a.sum_stride));
-        a.scales += width == 32 ? 2 : 1;
+        for (int g = 0; g < block_groups (type); g++, w += group_elements * 8, a.q += group_elements * (1 + USES_I8MM))
+            panel_group (type, n_columns, acc, w, a.q, a.q_stride, f->scale[g]);
+        UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used) store8 (
+            out + c * out_stride, float_step (type, load8 (out + c * out_stride), f, a.scales[c * a.scale_stride],
+                                              PANEL_SUM (acc, c), a.sums + c * a.sum_stride));
+    }
+}
+
+/* The same for the formats of 32. */
+INLINE void panel_kernel_32 (const int type, const int n_columns, float *out, size_t out_stride, const panel *p,
+                             columns a, size_t n_blocks, int n_used)
+{
+    const uint8_t *w = p->weights, *factor = p->factors;
+    for (size_t b = 0; b < n_blocks; b++, factor += factor_bytes (type), a.scales += 2, a.totals++) {
+        const factors *f = (const factors *) factor;
+        panel_sums acc;
+        f8 part[PANEL_COLUMNS];
+        clear (PANEL_COLUMNS, acc); /* what an instance leaves out */
+        panel_group (type, n_columns, acc, w, a.q, a.q_stride, NULL);
+        UNROLL for (int c = 0; c < n_columns; c++) part[c] =
+            c < n_used ? mul8 (set8 (a.scales[c * a.scale_stride]), to_float8 (PANEL_SUM (acc, c))) : zero8 ();
+        panel_group (type, n_columns, acc, w + 16 * 8, a.q + 16 * (1 + USES_I8MM), a.q_stride, NULL);
+        UNROLL for (int c = 0; c < n_columns; c++) if (c < n_used)
+            store8 (out + c * out_stride,
+                    float_step_32 (type, load8 (out + c * out_stride), f, part[c], a.scales[c * a.scale_stride + 1],
+                                   PANEL_SUM (acc, c), a.totals + c * a.total_stride));
+        w += 32 * 8;
+        a.q += 32 * (1 + USES_I8MM);
     }
 }
 
@@ -496,6 +532,7 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
             some.q += (USES_I8MM ? m / 2 : m) * some.q_stride;
             some.scales += m * some.scale_stride;
             some.sums += m * some.sum_stride;
+            some.totals += m * some.total_stride;
             c += m;
         }
     }
@@ -504,28 +541,21 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
 static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
                     const wl_activations *a, void *scratch)
 {
-    const columns all = {a->q, a->scales, a->sums, a->q_stride, a->scale_stride, a->sum_stride};
     if (a->n_rows == 0)
         return;
     if (a->n_rows <= DIRECT_COLUMNS) {
-        matmul_direct (set, out, out_stride, tiles, n_tiles, all, a->n_rows, a->n);
+        matmul_direct (set, out, out_stride, tiles, n_tiles, columns_of (a, 0, 0), a->n_rows, a->n);
         return;
     }
     for (size_t c = 0; c < a->n_rows; c++)
         memset (out + c * out_stride, 0, n_tiles * WL_TILE_ROWS * sizeof (float));
-    const size_t tile_bytes = a->n / set->width * set->block_bytes, per_256 = set->width == 256 ? 256 : 16;
+    const size_t tile_bytes = a->n / set->width * set->block_bytes;
     for (size_t c = 0; c < a->n_rows; c += COLUMN_BLOCK)
         for (size_t k = 0; k < a->n; k += SLAB) {
             const size_t n_columns = a->n_rows - c < COLUMN_BLOCK ? a->n_rows - c : COLUMN_BLOCK;
-            const columns some = {a->q + c * a->q_stride + k,
-                                  a->scales + c * a->scale_stride + k / per_256,
-                                  a->sums + c * a->sum_stride + k / 16,
-                                  a->q_stride,
-                                  a->scale_stride,
-                                  a->sum_stride};
             multiply_slab (set, out + c * out_stride, out_stride,
-                           (const uint8_t *) tiles + k / set->width * set->block_bytes, tile_bytes, n_tiles, some,
-                           n_columns, (a->n - k < SLAB ? a->n - k : SLAB) / set->width, scratch);
+                           (const uint8_t *) tiles + k / set->width * set->block_bytes, tile_bytes, n_tiles,
+                           columns_of (a, c, k), n_columns, (a->n - k < SLAB ? a->n - k : SLAB) / set->width, scratch);
         }
 }
 
@@ -542,11 +572,12 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         direct_kernel (TYPE, n_columns, out, out_stride, packed, a, n_blocks, expand_block); \
     }
 
-#define DEFINE_PANEL(TYPE, name, n_columns)                                                                         \
-    static __attribute__ ((noinline)) void name##_panel_##n_columns (float *out, size_t out_stride, const panel *p, \
-                                                                     columns a, size_t n_blocks, int n_used)        \
-    {                                                                                                               \
-        panel_kernel (TYPE, n_columns, out, out_stride, p, a, n_blocks, n_used);                                    \
+#define DEFINE_PANEL(TYPE, name, n_columns)                                                                            \
+    static __attribute__ ((noinline)) void name##_panel_##n_columns (float *out, size_t out_stride, const panel *p,    \
+                                                                     columns a, size_t n_blocks, int n_used)           \
+    {                                                                                                                  \
+        (block_width (TYPE) == 32 ? panel_kernel_32 : panel_kernel) (TYPE, n_columns, out, out_stride, p, a, n_blocks, \
+                                                                     n_used);                                          \
     }
 
 #define DEFINE_MATMUL(TYPE, name, expand_block)                                                          \

@@ -52,9 +52,11 @@ static void quantize (int8_t *q, float *scales, int16_t *sums, const float *x, s
     }
 }
 
-static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n)
 {
     quantize (q, scales, sums, x, n, 16);
+    for (size_t b = 0; b < n / 32; b++)
+        totals[b] = total_of (scales + 2 * b, sums + 2 * b);
 }
 
 static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)

@@ -42,12 +42,20 @@ static int16_t sum_of (const int8_t *q, size_t n)
     return (int16_t) sum;
 }
 
-static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
+/* First half, then second half, each a scale times a whole number. */
+static float add_halves (const float scales[2], int32_t first, int32_t second)
+{
+    return fmaf (scales[1], (float) second, scales[0] * (float) first);
+}
+
+static void quantize_q8_16 (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n)
 {
     for (size_t b = 0; b < n / 16; b++) {
         quantize_block (q + 16 * b, scales + b, x + 16 * b, 16);
         sums[b] = sum_of (q + 16 * b, 16);
     }
+    for (size_t b = 0; b < n / 32; b++)
+        totals[b] = add_halves (scales + 2 * b, sums[2 * b], sums[2 * b + 1]);
 }
 
 static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const float *x, size_t n)
@@ -60,24 +68,35 @@ static void quantize_q8_256 (int8_t *q, float *scales, int16_t *sums, const floa
 
 /* -- Matmul -------------------------------------------------------------------------------------------------------- */
 
-/* Groups [first, end) of 16 elements of one row of an unpacked block, times as much of an activation row: a float step.
- * */
-static float add_groups (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da,
-                         size_t first, size_t end)
+static int32_t dot_16 (const int8_t *w, const int8_t *a)
+{
+    int32_t dot = 0;
+    for (size_t k = 0; k < 16; k++)
+        dot += w[k] * a[k];
+    return dot;
+}
+
+/* One row of an unpacked block of 256, times as much of an activation row. */
+static float add_256 (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, float da)
 {
     int32_t isum = 0, msum = 0;
-    for (size_t j = first; j < end; j++) {
-        int32_t dot = 0, sum = 0;
-        for (size_t k = 16 * j; k < 16 * j + 16; k++) {
-            dot += w->q[r][k] * a[k];
-            sum += a[k];
-        }
-        isum += w->scale[r][j] * dot;
-        msum += w->min[r][j] * sum;
+    for (size_t j = 0; j < 16; j++) {
+        isum += w->scale[r][j] * dot_16 (w->q[r] + 16 * j, a + 16 * j);
+        msum += w->min[r][j] * sum_of (a + 16 * j, 16);
     }
     acc = fmaf (w->d[r] * da, (float) isum, acc);
     if (has_min)
         acc = fmaf (w->m[r] * da, (float) msum, acc);
+    return acc;
+}
+
+/* The same of 32. */
+static float add_32 (float acc, const plain_block *w, unsigned r, bool has_min, const int8_t *a, const float da[2],
+                     float total)
+{
+    acc = fmaf (w->d[r], add_halves (da, dot_16 (w->q[r], a), dot_16 (w->q[r] + 16, a + 16)), acc);
+    if (has_min)
+        acc = fmaf (w->m[r], total, acc);
     return acc;
 }
 
@@ -87,8 +106,6 @@ static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out
     const wl_format *format = wl_format_find (type);
     unpack_block_fn unpack = find_unpack_block (type);
     size_t width = format->block_elements, n_blocks = a->n / width;
-    size_t n_groups = width / 16,
-           step = format->activation == WL_ACTIVATION_Q8_16 ? 1 : n_groups; /* groups a float step */
     const uint8_t *block = tiles;
     for (size_t t = 0; t < n_tiles; t++, out += WL_TILE_ROWS) {
         for (size_t c = 0; c < a->n_rows; c++)
@@ -99,9 +116,11 @@ static void matmul_quantized (wl_type type, bool has_min, float *out, size_t out
             for (size_t c = 0; c < a->n_rows; c++)
                 for (unsigned r = 0; r < WL_TILE_ROWS; r++) {
                     float *acc = &out[c * out_stride + r];
-                    for (size_t j = 0; j < n_groups; j += step)
-                        *acc = add_groups (*acc, &w, r, has_min, a->q + c * a->q_stride + b * width,
-                                           a->scales[c * a->scale_stride + (b * n_groups + j) / step], j, j + step);
+                    const int8_t *q = a->q + c * a->q_stride + b * width;
+                    const float *scales = a->scales + c * a->scale_stride;
+                    *acc = width == 32
+                               ? add_32 (*acc, &w, r, has_min, q, scales + 2 * b, a->totals[c * a->total_stride + b])
+                               : add_256 (*acc, &w, r, has_min, q, scales[b]);
                 }
         }
     }

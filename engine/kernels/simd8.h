@@ -6,6 +6,7 @@
 #ifndef WL_ENGINE_KERNELS_SIMD8_H
 #define WL_ENGINE_KERNELS_SIMD8_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -529,6 +530,12 @@ INLINE f8 tanh8 (f8 x)
 {
     f8 one = set8 (1.0f), two = set8 (2.0f);
     return sub8 (one, div8 (two, add8 (exp8 (mul8 (two, x)), one)));
+}
+
+/* The total of a block of 32 activations, from the scales and sums of its halves: kernels.h. */
+INLINE float total_of (const float *scales, const int16_t *sums)
+{
+    return fmaf (scales[1], (float) sums[1], scales[0] * (float) sums[0]);
 }
 
 #endif

@@ -179,7 +179,7 @@ static void bench_attention (test_state *t, const wl_kernels *k, wl_kv_type kv_t
 static void bench_small (test_state *t, const wl_kernels *k)
 {
     enum { N = 8192, ROUNDS = 200 };
-    float *x = test_alloc (N * 4), *y = test_alloc (N * 4), *scales = test_alloc (N);
+    float *x = test_alloc (N * 4), *y = test_alloc (N * 4), *scales = test_alloc (N), *totals = test_alloc (N);
     int8_t *q = test_alloc (N);
     int16_t *sums = test_alloc (N);
     fill_normal (t, x, N);
@@ -204,7 +204,7 @@ static void bench_small (test_state *t, const wl_kernels *k)
                 k->quantize_q8_256 (q, scales, sums, x, N);
                 break;
             default:
-                k->quantize_q8_16 (q, scales, sums, x, N);
+                k->quantize_q8_16 (q, scales, sums, totals, x, N);
                 break;
             }
             double took = seconds () - start;
@@ -214,8 +214,8 @@ static void bench_small (test_state *t, const wl_kernels *k)
         printf (" %s %.2f", names[f], best / clock / N);
     }
     printf ("\n");
-    void *all[] = {x, y, scales, q, sums};
-    for (size_t i = 0; i < 5; i++)
+    void *all[] = {x, y, scales, totals, q, sums};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         test_free (all[i]);
 }
 

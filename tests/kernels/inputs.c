@@ -161,10 +161,20 @@ void make_activations (test_state *t, test_activations *out, const wl_kernels *k
     a->q = test_alloc (n_rows * a->q_stride);
     a->scales = test_alloc (n_rows * a->scale_stride * sizeof (float));
     a->sums = test_alloc (n_rows * a->sum_stride * sizeof (int16_t));
-    for (size_t r = 0; r < n_rows; r++)
-        (width == 16 ? kernels->quantize_q8_16
-                     : kernels->quantize_q8_256) (a->q + r * a->q_stride, a->scales + r * a->scale_stride,
-                                                  a->sums + r * a->sum_stride, out->x + r * a->f32_stride, n);
+    if (width == 16) {
+        a->total_stride = n / 32 + 5;
+        a->totals = test_alloc (n_rows * a->total_stride * sizeof (float));
+    }
+    for (size_t r = 0; r < n_rows; r++) {
+        int8_t *q = a->q + r * a->q_stride;
+        float *scales = a->scales + r * a->scale_stride;
+        int16_t *sums = a->sums + r * a->sum_stride;
+        const float *x = out->x + r * a->f32_stride;
+        if (width == 16)
+            kernels->quantize_q8_16 (q, scales, sums, a->totals + r * a->total_stride, x, n);
+        else
+            kernels->quantize_q8_256 (q, scales, sums, x, n);
+    }
 }
 
 void free_activations (test_activations *out)
@@ -173,4 +183,5 @@ void free_activations (test_activations *out)
     test_free (out->a.q);
     test_free (out->a.scales);
     test_free (out->a.sums);
+    test_free (out->a.totals);
 }

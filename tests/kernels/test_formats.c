@@ -148,7 +148,7 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
     size_t row_bytes = n / f->block_elements * f->tile_bytes / 8;
     uint8_t *rows = test_alloc (8 * row_bytes), *tile = test_alloc (8 * row_bytes);
     float *w = test_alloc (n * sizeof (float)), *x = test_alloc (n * sizeof (float)),
-          *scales = test_alloc (n * sizeof (float));
+          *scales = test_alloc (n * sizeof (float)), *totals = test_alloc (n / 32 * sizeof (float));
     int8_t *q = test_alloc (n);
     int16_t *sums = test_alloc (n * sizeof (int16_t));
     const void *pointers[8];
@@ -157,13 +157,14 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
         pointers[r] = r == 5 ? NULL : rows + r * row_bytes;
     }
     f->pack (tile, pointers, n);
-    wl_activations a = {.kind = f->activation, .n_rows = 1, .n = n, .f32 = x, .q = q, .scales = scales, .sums = sums};
+    wl_activations a = {
+        .kind = f->activation, .n_rows = 1, .n = n, .f32 = x, .q = q, .scales = scales, .sums = sums, .totals = totals};
     size_t bad = 0;
     for (size_t k = 0; k < n; k++) {
         float out[8];
         x[k] = 127.0f;
         if (f->activation == WL_ACTIVATION_Q8_16)
-            wl_kernels_scalar.quantize_q8_16 (q, scales, sums, x, n);
+            wl_kernels_scalar.quantize_q8_16 (q, scales, sums, totals, x, n);
         else if (f->activation == WL_ACTIVATION_Q8_256)
             wl_kernels_scalar.quantize_q8_256 (q, scales, sums, x, n);
         wl_kernels_scalar.matmul[type](out, 8, tile, 1, &a, NULL);
@@ -175,7 +176,7 @@ static void pack_keeps_weights (test_state *t, uint32_t type, size_t n)
         }
     }
     check (t, bad == 0, "%s, n %zu: %zu weights differ between pack and dequantize", wl_type_name (type), n, bad);
-    void *all[] = {rows, tile, w, x, scales, q, sums};
+    void *all[] = {rows, tile, w, x, scales, totals, q, sums};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         test_free (all[i]);
 }

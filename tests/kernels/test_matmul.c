@@ -53,6 +53,8 @@ static void compare_shape (test_state *t, const wl_kernels *kernels, uint32_t ty
                 a.q += first_column * a.q_stride;
                 a.scales += first_column * a.scale_stride;
                 a.sums += first_column * a.sum_stride;
+                if (a.totals)
+                    a.totals += first_column * a.total_stride;
             }
             for (size_t i = 0; i < (max_columns + 1) * out_stride; i++)
                 got[i] = 12345.0f;
@@ -106,7 +108,7 @@ static void compare_exponents (test_state *t, const wl_kernels *kernels)
     enum { N_COLUMNS = 5 };
     const wl_format *f = wl_format_find (WL_TYPE_MXFP4);
     int8_t q[N_COLUMNS * 64];
-    float scales[N_COLUMNS * 2], got[N_COLUMNS * 8];
+    float scales[N_COLUMNS * 2], totals[N_COLUMNS] = {0}, got[N_COLUMNS * 8];
     int16_t sums[N_COLUMNS * 2];
     void *scratch = test_alloc (kernels->scratch_bytes);
     memset (q, 1, sizeof q);
@@ -128,7 +130,9 @@ static void compare_exponents (test_state *t, const wl_kernels *kernels)
                             .scales = scales,
                             .scale_stride = 2,
                             .sums = sums,
-                            .sum_stride = 2};
+                            .sum_stride = 2,
+                            .totals = totals, /* not looked at: there are no minimums */
+                            .total_stride = 1};
         for (a.n_rows = 1; a.n_rows <= N_COLUMNS; a.n_rows += N_COLUMNS - 1) {
             kernels->matmul[WL_TYPE_MXFP4](got, 8, tile, 1, &a, scratch);
             float expected = ldexpf (64.0f, power + e - 128), last = got[8 * (a.n_rows - 1) + 1];
@@ -165,7 +169,7 @@ void test_matmul (test_state *t, const wl_kernels *kernels)
 static void compare_quantize (test_state *t, const wl_kernels *kernels, const float *x, size_t n, const char *where)
 {
     int8_t *q[2];
-    float *scales[2];
+    float *scales[2], *totals[2];
     int16_t *sums[2];
     for (int wide = 0; wide <= (n % 256 == 0); wide++) {
         size_t n_scales = n / (wide ? 256 : 16), n_sums = n / 16;
@@ -174,11 +178,17 @@ static void compare_quantize (test_state *t, const wl_kernels *kernels, const fl
             q[i] = test_alloc (n);
             scales[i] = test_alloc (n_scales * sizeof (float));
             sums[i] = test_alloc (n_sums * sizeof (int16_t));
-            (wide ? k->quantize_q8_256 : k->quantize_q8_16) (q[i], scales[i], sums[i], x, n);
+            totals[i] = test_alloc (n / 32 * sizeof (float));
+            if (wide)
+                k->quantize_q8_256 (q[i], scales[i], sums[i], x, n);
+            else
+                k->quantize_q8_16 (q[i], scales[i], sums[i], totals[i], x, n);
         }
         check_bytes (t, q[1], q[0], n, where);
         check_floats (t, scales[1], scales[0], n_scales, where);
         check_bytes (t, sums[1], sums[0], n_sums * sizeof (int16_t), where);
+        if (!wide)
+            check_floats (t, totals[1], totals[0], n / 32, where);
         for (size_t b = 0; b < n_sums; b++) { /* the definition: sums of q, |q| <= 127 */
             int sum = 0;
             bool within = true;
@@ -192,6 +202,7 @@ static void compare_quantize (test_state *t, const wl_kernels *kernels, const fl
             test_free (q[i]);
             test_free (scales[i]);
             test_free (sums[i]);
+            test_free (totals[i]);
         }
     }
 }
