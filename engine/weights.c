@@ -149,8 +149,8 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
                   const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
 {
     /* Chunks small enough to even out over the threads, large enough to stream and to be worth the preparation of a few rows;
-     * a batch takes the height of one panel. */
-    enum { CHUNKS_PER_THREAD = 6, FEW_ROWS = 4, BATCH_ROWS = 24, BATCH_TILES = 8, STREAM_TILES = 32 };
+     * a batch takes the height of one panel or two. */
+    enum { CHUNKS_PER_THREAD = 6, FEW_ROWS = 4, BATCH_ROWS = 24, PANEL_TILES = 4, BATCH_TILES = 8, STREAM_TILES = 32 };
     multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride};
     size_t total = 0, n_chunks = 0, n_rows = 0;
     for (size_t i = 0; i < n_products; i++) {
@@ -159,7 +159,9 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
     }
     size_t wanted = total / (wl_thread_pool_size (pool) * CHUNKS_PER_THREAD);
     size_t most = n_rows > BATCH_ROWS ? BATCH_TILES : STREAM_TILES;
-    if (n_rows > FEW_ROWS)
+    if (n_rows > BATCH_ROWS && wanted > PANEL_TILES / 2)
+        wanted = wanted < BATCH_TILES ? PANEL_TILES : BATCH_TILES;
+    else if (n_rows > FEW_ROWS)
         wanted += wanted & 1; /* kernels of many columns take tiles in pairs */
     job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
     for (size_t i = 0; i < n_products; i++)

@@ -27,11 +27,11 @@ enum {
     PANEL_VECTORS = 2,
     PANEL_TILES = PANEL_VECTORS * VECTOR_TILES,
     PANEL_COLUMNS = 6,
-    PANEL_BYTES = 16384, /* of PANEL_TILES: half of L1 */
-    SLAB = PANEL_BYTES / PANEL_TILES / WL_TILE_ROWS,
-    COLUMN_BLOCK = 512,    /* columns prepared at a time */
-    MAX_EXTRAS = 16,       /* int32 or float, of 256 elements of a column */
-    PREFETCH_BYTES = 2048, /* ahead, as few columns stream the weights */
+    SLAB = 640,                                      /* elements of a panel at most */
+    PANEL_BYTES = SLAB * PANEL_TILES * WL_TILE_ROWS, /* with a run's columns and results it fits L1 */
+    COLUMN_BLOCK = 512,                              /* columns prepared at a time */
+    MAX_EXTRAS = 16,                                 /* int32 or float, of 256 elements of a column */
+    PREFETCH_BYTES = 2048,                           /* ahead, as few columns stream the weights */
 };
 
 INLINE int32_t load_4 (const void *p)
@@ -311,16 +311,15 @@ INLINE void panel_end (const int type, const int n_vectors, const int n_columns,
     }
 }
 
-/* Results so far: `out` is read and written at each block, which leaves the registers to the sums. `lanes`: of the only
- * vector, when it is one. */
+/* Results so far: `out` is read and written at each block, which leaves the registers to the sums. `lanes`: those that
+ * `out` has (of two vectors, all), or none to begin with zeros. */
 INLINE void load_values (const int n_vectors, const int n_columns, __m512 value[PANEL_VECTORS][PANEL_COLUMNS],
                          const float *out, size_t out_stride, __mmask16 lanes)
 {
     UNROLL for (int v = 0; v < n_vectors; v++)
     {
         UNROLL for (int c = 0; c < n_columns; c++) value[v][c] =
-            n_vectors == 1 ? _mm512_maskz_loadu_ps (lanes, out + c * out_stride)
-                           : _mm512_loadu_ps (out + c * out_stride + 16 * v);
+            _mm512_maskz_loadu_ps (lanes, out + c * out_stride + 16 * v);
     }
 }
 
@@ -339,13 +338,13 @@ INLINE void store_values (const int n_vectors, const int n_columns, __m512 value
     }
 }
 
-/* n_vectors x n_columns over n_blocks blocks, added to out. */
+/* n_vectors x n_columns over n_blocks blocks, added to what the lanes of `old` hold in out. */
 INLINE void panel_kernel (const int type, const int n_vectors, const int n_columns, float *out, size_t out_stride,
-                          panel_weights w, panel_columns a, size_t n_blocks, __mmask16 lanes)
+                          panel_weights w, panel_columns a, size_t n_blocks, __mmask16 lanes, __mmask16 old)
 {
     const int width = block_width (type), steps = is_folded (type) ? 8 : group_steps (type), rounds = width / 4 / steps;
     __m512 value[PANEL_VECTORS][PANEL_COLUMNS], part[PANEL_VECTORS][PANEL_COLUMNS];
-    for (size_t b = 0; b < n_blocks; b++) {
+    for (size_t b = 0; b < n_blocks; b++, old = lanes) {
         const factors *f[PANEL_VECTORS];
         UNROLL for (int v = 0; v < n_vectors; v++) f[v] =
             (const factors *) (w.factors + ((size_t) (v * SLAB / width) + b) * factor_bytes (type));
@@ -364,7 +363,7 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
                 panel_steps (n_vectors, n_columns, steps, sum, w.bytes + g * steps * PANEL_VECTORS * 64,
                              a.q + g * steps * 4, a.q_stride);
                 if (g == 1)
-                    load_values (n_vectors, n_columns, value, out, out_stride, lanes);
+                    load_values (n_vectors, n_columns, value, out, out_stride, old);
                 panel_half_end (type, n_vectors, n_columns, value, part, f, g, a, sum);
             }
         for (int g = 0; g < (width == 32 ? 0 : rounds); g++) {
@@ -386,7 +385,7 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
             }
         }
         if (width == 256) {
-            load_values (n_vectors, n_columns, value, out, out_stride, lanes);
+            load_values (n_vectors, n_columns, value, out, out_stride, old);
             panel_end (type, n_vectors, n_columns, value, f, a.scales, a.extras, a, acc);
         }
         store_values (n_vectors, n_columns, value, out, out_stride, lanes);
@@ -458,7 +457,7 @@ typedef struct kernel_set {
     bool totals;                                                        /* extras are the activations' totals */
     void (*direct[DIRECT_COLUMNS + 1]) (float *, size_t, const uint8_t *, columns, size_t); /* by columns */
     void (*panel[PANEL_VECTORS + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, panel_columns, size_t,
-                                                         __mmask16); /* by vectors, columns */
+                                                         __mmask16, __mmask16); /* by vectors, columns */
     void (*unpack[VECTOR_TILES]) (uint8_t *, uint8_t *, const uint8_t *, size_t);
     void (*prepare) (uint8_t *, const int16_t *, size_t);
 } kernel_set;
@@ -491,12 +490,12 @@ static void matmul_direct (const kernel_set *set, float *out, size_t out_stride,
 
 /* All columns, in runs of about the same length: more than MAX_DIRECT_COLUMNS make runs of 4 to 6. */
 static void multiply_panel (const kernel_set *set, const int n_vectors, float *out, size_t out_stride, const panel *p,
-                            panel_columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes)
+                            panel_columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes, __mmask16 old)
 {
     const panel_weights w = {p->bytes, (const uint8_t *) p->factors};
     for (size_t runs = (n_columns + PANEL_COLUMNS - 1) / PANEL_COLUMNS; runs > 0; runs--) {
         const size_t m = (n_columns + runs - 1) / runs;
-        set->panel[n_vectors][m](out, out_stride, w, at, n_blocks, lanes);
+        set->panel[n_vectors][m](out, out_stride, w, at, n_blocks, lanes, old);
         out += m * out_stride;
         at.q += m * at.q_stride;
         at.extras += m * at.extra_stride;
@@ -505,7 +504,8 @@ static void multiply_panel (const kernel_set *set, const int n_vectors, float *o
     }
 }
 
-/* Columns [first, first + n_columns) of elements [k, k + n_blocks * width) against all tiles. */
+/* Columns [first, first + n_columns) of elements [k, k + n_blocks * width) against all tiles, added to out but for the
+ * first elements. */
 static void multiply_slab (const kernel_set *set, float *out, size_t out_stride, const uint8_t *tiles, size_t n_tiles,
                            const wl_activations *a, size_t first, size_t n_columns, size_t k, size_t n_blocks, panel *p)
 {
@@ -538,8 +538,9 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
             set->unpack[i % VECTOR_TILES](
                 p->bytes + i * 32, (uint8_t *) p->factors + i / VECTOR_TILES * (SLAB / set->width) * set->factor_bytes,
                 tiles + (t + i) * tile_bytes, n_blocks);
-        multiply_panel (set, n == PANEL_TILES ? 2 : 1, out + 8 * t, out_stride, p, at, n_columns, n_blocks,
-                        n == 1 ? 0x00ff : 0xffff);
+        const __mmask16 lanes = n == 1 ? 0x00ff : 0xffff;
+        multiply_panel (set, n == PANEL_TILES ? 2 : 1, out + 8 * t, out_stride, p, at, n_columns, n_blocks, lanes,
+                        k ? lanes : 0);
         t += n;
     }
 }
@@ -552,8 +553,6 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
             matmul_direct (set, out, out_stride, tiles, n_tiles, a);
         return;
     }
-    for (size_t c = 0; c < a->n_rows; c++)
-        memset (out + c * out_stride, 0, n_tiles * WL_TILE_ROWS * sizeof (float));
     panel *p = scratch;
     if (n_tiles % VECTOR_TILES) { /* what stands beside a tile that is alone is multiplied too */
         memset (p->bytes, 0, sizeof p->bytes);
@@ -562,9 +561,11 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
     size_t c = 0;
     for (size_t blocks = (a->n_rows + COLUMN_BLOCK - 1) / COLUMN_BLOCK; blocks > 0; blocks--) {
         const size_t n_columns = (a->n_rows - c + blocks - 1) / blocks;
-        for (size_t k = 0; k < a->n; k += SLAB) {
-            const size_t n = a->n - k < SLAB ? a->n - k : SLAB;
-            multiply_slab (set, out, out_stride, tiles, n_tiles, a, c, n_columns, k, n / set->width, p);
+        size_t block = 0, n_blocks = a->n / set->width, most = SLAB / set->width;
+        for (size_t slabs = (n_blocks + most - 1) / most; slabs > 0; slabs--) { /* of about the same length */
+            const size_t n = (n_blocks - block + slabs - 1) / slabs;
+            multiply_slab (set, out, out_stride, tiles, n_tiles, a, c, n_columns, block * set->width, n, p);
+            block += n;
         }
         c += n_columns;
     }
@@ -585,9 +586,10 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
 
 #define DEFINE_PANEL(TYPE, name, n_vectors, n_columns)                                                     \
     static __attribute__ ((noinline)) void name##_panel_##n_vectors##_##n_columns (                        \
-        float *out, size_t out_stride, panel_weights w, panel_columns a, size_t n_blocks, __mmask16 lanes) \
+        float *out, size_t out_stride, panel_weights w, panel_columns a, size_t n_blocks, __mmask16 lanes, \
+        __mmask16 old)                                                                                     \
     {                                                                                                      \
-        panel_kernel (TYPE, n_vectors, n_columns, out, out_stride, w, a, n_blocks, lanes);                 \
+        panel_kernel (TYPE, n_vectors, n_columns, out, out_stride, w, a, n_blocks, lanes, old);            \
     }
 
 #define DEFINE_UNPACK(TYPE, name, expand_block, t)                                                                    \
