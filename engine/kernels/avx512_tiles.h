@@ -1,5 +1,5 @@
-/* What AVX-512 VNNI adds to simd8_tiles.h: every weight as an unsigned byte, and a block's factors as its instructions
- * want them; private to avx512*.h.
+/* What AVX-512 VNNI adds to simd8_tiles.h: two tiles side by side, every weight as an unsigned byte, and a block's
+ * factors as its instructions want them; private to avx512*.h.
  *
  * vpdpbusd adds the products of 4 unsigned bytes and 4 signed ones to an int32, without saturation and with no step
  * through int16. So weights that use all of int8 are no special case: they are raised by 128, an offset like that of the
@@ -11,8 +11,7 @@
 #include "simd8_expand.h"
 #include "simd8_tiles.h"
 
-typedef __m256i half; /* one tile: 8 rows */
-typedef __m512i vec;  /* two tiles: 16 rows */
+typedef __m512i vec; /* of two tiles: 16 rows */
 
 /* Keeps a vector where the source has it, as in avx2.h. Emulated vectors are in no register. */
 #if defined(__AVX512F__)
@@ -20,6 +19,75 @@ typedef __m512i vec;  /* two tiles: 16 rows */
 #else
 #define PIN(v) (void) (v)
 #endif
+
+/* -- Two tiles ----------------------------------------------------------------------------------------------------- */
+
+/* The same block of two tiles; the second is `apart` bytes behind the first (0: the same tile, where there is but one). */
+typedef struct pair {
+    const uint8_t *block;
+    size_t apart;
+} pair;
+
+INLINE vec load_vec (const void *p)
+{
+    return _mm512_loadu_si512 (p);
+}
+
+INLINE void store_vec (void *p, vec v)
+{
+    _mm512_storeu_si512 (p, v);
+}
+
+INLINE vec join_halves (__m256i lower, __m256i upper)
+{
+    return _mm512_inserti64x4 (_mm512_castsi256_si512 (lower), upper, 1);
+}
+
+INLINE __m512 join_floats (__m256 lower, __m256 upper)
+{
+    return _mm512_castsi512_ps (join_halves (_mm256_castps_si256 (lower), _mm256_castps_si256 (upper)));
+}
+
+INLINE __m256 upper_floats (__m512 v)
+{
+    return _mm256_castsi256_ps (_mm512_extracti64x4_epi64 (_mm512_castps_si512 (v), 1));
+}
+
+/* 32 bytes of each tile. */
+INLINE vec load_pair (pair p, size_t offset)
+{
+    return join_halves (load_b32 (p.block + offset), load_b32 (p.block + p.apart + offset));
+}
+
+/* (v >> right) & mask in every byte; right < 0 shifts left. */
+INLINE vec masked_bytes (vec v, const int right, int mask)
+{
+    vec shifted = right > 0   ? _mm512_srli_epi16 (v, (unsigned) right)
+                  : right < 0 ? _mm512_slli_epi16 (v, (unsigned) -right)
+                              : v;
+    return _mm512_and_si512 (shifted, _mm512_set1_epi8 ((char) mask));
+}
+
+INLINE vec shift_bytes_right (vec v, int n)
+{
+    return _mm512_srl_epi16 (v, _mm_cvtsi32_si128 (n));
+}
+
+INLINE vec look_up (const int8_t table[16], vec index)
+{
+    return _mm512_shuffle_epi8 (_mm512_broadcast_i32x4 (_mm_loadu_si128 ((const __m128i *) table)), index);
+}
+
+/* vec fetch_pair (type, pair, outer, inner, k): fetch () of both tiles. */
+#define FETCH fetch_pair
+#define STEP vec
+#define BLOCK pair
+#define LOAD(block, offset) load_pair (block, (size_t) (offset))
+#define MASKED masked_bytes
+#define SHIFT_RIGHT shift_bytes_right
+#define OR _mm512_or_si512
+#define LOOK_UP look_up
+#include "simd8_fetch.h"
 
 /* -- What the types are like --------------------------------------------------------------------------------------- */
 
@@ -34,10 +102,10 @@ INLINE int raised_shift (const int type)
     return is_signed (type) ? 7 : offset_shift (type);
 }
 
-INLINE half fetch_unsigned (const int type, const uint8_t *block, int outer, const int inner, const int k)
+INLINE vec fetch_unsigned (const int type, pair source, int outer, const int inner, const int k)
 {
-    half v = fetch (type, block, outer, inner, k);
-    return is_signed (type) ? _mm256_xor_si256 (v, _mm256_set1_epi8 (-128)) : v;
+    vec v = fetch_pair (type, source, outer, inner, k);
+    return is_signed (type) ? _mm512_xor_si512 (v, _mm512_set1_epi8 (-128)) : v;
 }
 
 INLINE bool is_ternary (const int type) /* all scales are 1 */
@@ -62,7 +130,6 @@ INLINE int panel_offset (const int type)
 
 /* -- A block's factors --------------------------------------------------------------------------------------------- */
 
-/* Of two tiles; the few-columns kernels use the first half of each row. */
 typedef struct factors {
     float d[16], m[16];    /* m: the format's m or dmin. Formats of 32 end here. */
     int16_t min[8][16][2]; /* pairs that go with pairs of activation sums */
@@ -76,124 +143,129 @@ INLINE size_t factor_bytes (const int type)
                                     : sizeof (factors);
 }
 
-INLINE half load_half (const void *p)
+/* 16 rows' bytes. */
+INLINE __m128i row_bytes (pair p, size_t offset)
 {
-    return _mm256_loadu_si256 ((const __m256i *) p);
+    return _mm_unpacklo_epi64 (_mm_loadl_epi64 ((const __m128i *) (p.block + offset)),
+                               _mm_loadl_epi64 ((const __m128i *) (p.block + p.apart + offset)));
 }
 
-INLINE void store_half (void *p, half v)
+/* The same as dwords. */
+INLINE vec unsigned_bytes (pair p, size_t offset)
 {
-    _mm256_storeu_si256 ((__m256i *) p, v);
+    return _mm512_cvtepu8_epi32 (row_bytes (p, offset));
 }
 
-/* 8 rows' bytes as dwords. */
-INLINE half unsigned_bytes (const uint8_t *p)
+INLINE vec signed_bytes (pair p, size_t offset)
 {
-    return _mm256_cvtepu8_epi32 (_mm_loadl_epi64 ((const __m128i *) p));
-}
-
-INLINE half signed_bytes (const uint8_t *p)
-{
-    return _mm256_cvtepi8_epi32 (_mm_loadl_epi64 ((const __m128i *) p));
+    return _mm512_cvtepi8_epi32 (row_bytes (p, offset));
 }
 
 /* (v >> right) & mask in every dword; right < 0 shifts left. */
-INLINE half masked (half v, const int right, int mask)
+INLINE vec masked (vec v, const int right, int mask)
 {
-    half shifted = right > 0 ? _mm256_srli_epi32 (v, right) : right < 0 ? _mm256_slli_epi32 (v, -right) : v;
-    return _mm256_and_si256 (shifted, _mm256_set1_epi32 (mask));
+    vec shifted = right > 0   ? _mm512_srli_epi32 (v, (unsigned) right)
+                  : right < 0 ? _mm512_slli_epi32 (v, (unsigned) -right)
+                              : v;
+    return _mm512_and_si512 (shifted, _mm512_set1_epi32 (mask));
 }
 
 /* low bits of one number and high bits of another */
-INLINE half join (half low, const int low_right, half high, const int high_right)
+INLINE vec join (vec low, const int low_right, vec high, const int high_right)
 {
-    return _mm256_or_si256 (masked (low, low_right, 15), masked (high, high_right, 0x30));
+    return _mm512_or_si512 (masked (low, low_right, 15), masked (high, high_right, 0x30));
 }
 
-/* Scales and minimums of 8 rows, by group. */
-INLINE void load_scales (const int type, half scale[16], half min[16], const uint8_t *block)
+/* Scales and minimums by group. */
+INLINE void load_scales (const int type, vec scale[16], vec min[16], pair p)
 {
-    const uint8_t *s = block + (has_min (type) ? 32 : 16);
-    const half less = _mm256_set1_epi32 (32);
+    const size_t s = has_min (type) ? 32 : 16;
+    const vec less = _mm512_set1_epi32 (32);
     if (type == Q4_K || type == Q5_K) {
-        UNROLL for (int i = 0; i < 4; i++)
+        UNROLL for (size_t i = 0; i < 4; i++)
         {
-            half a = unsigned_bytes (s + 8 * i), b = unsigned_bytes (s + 32 + 8 * i),
-                 low = unsigned_bytes (s + 64 + 8 * i);
+            vec a = unsigned_bytes (p, s + 8 * i), b = unsigned_bytes (p, s + 32 + 8 * i),
+                low = unsigned_bytes (p, s + 64 + 8 * i);
             scale[i] = masked (a, 0, 63);
             scale[4 + i] = join (low, 0, a, 2);
             min[i] = masked (b, 0, 63);
             min[4 + i] = join (low, 4, b, 2);
         }
     } else if (type == Q2_K) {
-        UNROLL for (int g = 0; g < 16; g++)
+        UNROLL for (size_t g = 0; g < 16; g++)
         {
-            half v = unsigned_bytes (s + 8 * g);
+            vec v = unsigned_bytes (p, s + 8 * g);
             scale[g] = masked (v, 0, 15);
-            min[g] = _mm256_srli_epi32 (v, 4);
+            min[g] = _mm512_srli_epi32 (v, 4);
         }
     } else if (type == Q3_K) {
-        UNROLL for (int g = 0; g < 16; g++) scale[g] = _mm256_sub_epi32 (
-            join (unsigned_bytes (s + 8 * (g % 8)), g / 8 * 4, unsigned_bytes (s + 64 + 8 * (g % 4)), g / 4 * 2 - 4),
-            less);
+        UNROLL for (int g = 0; g < 16; g++) scale[g] =
+            _mm512_sub_epi32 (join (unsigned_bytes (p, s + 8 * (size_t) (g % 8)), g / 8 * 4,
+                                    unsigned_bytes (p, s + 64 + 8 * (size_t) (g % 4)), g / 4 * 2 - 4),
+                              less);
     } else if (type == Q6_K) {
-        UNROLL for (int g = 0; g < 16; g++) scale[g] = signed_bytes (s + 8 * g);
+        UNROLL for (size_t g = 0; g < 16; g++) scale[g] = signed_bytes (p, s + 8 * g);
     } else if (type == IQ4_XS) { /* the upper bits are at bit 2 g of scales_h, which is first */
-        UNROLL for (int g = 0; g < 8; g++) scale[g] = _mm256_sub_epi32 (
-            join (unsigned_bytes (s + 16 + g / 2 * 8), g % 2 * 4, unsigned_bytes (s + g / 4 * 8), g % 4 * 2 - 4), less);
+        UNROLL for (int g = 0; g < 8; g++) scale[g] =
+            _mm512_sub_epi32 (join (unsigned_bytes (p, s + 16 + (size_t) (g / 2 * 8)), g % 2 * 4,
+                                    unsigned_bytes (p, s + (size_t) (g / 4 * 8)), g % 4 * 2 - 4),
+                              less);
     } else if (is_ternary (type)) {
-        UNROLL for (int g = 0; g < 8; g++) scale[g] = _mm256_set1_epi32 (1);
+        UNROLL for (int g = 0; g < 8; g++) scale[g] = _mm512_set1_epi32 (1);
     } else { /* nibbles that stand for 2 s + 1 */
-        UNROLL for (int g = 0; g < block_groups (type); g++) scale[g] = _mm256_or_si256 (
-            masked (scale_nibbles (type, block, g / 8), g % 8 * 4 - 1, 2 * scale_mask (type)), _mm256_set1_epi32 (1));
+        vec nibbles[2];
+        UNROLL for (int i = 0; i < block_groups (type) / 8; i++) nibbles[i] =
+            join_halves (scale_nibbles (type, p.block, i), scale_nibbles (type, p.block + p.apart, i));
+        UNROLL for (int g = 0; g < block_groups (type); g++) scale[g] =
+            _mm512_or_si512 (masked (nibbles[g / 8], g % 8 * 4 - 1, 2 * scale_mask (type)), _mm512_set1_epi32 (1));
     }
 }
 
 /* Two numbers of int16 as the halves of dwords. */
-INLINE half pairs (half first, half second)
+INLINE vec halves_of_dwords (vec first, vec second)
 {
-    return _mm256_blend_epi16 (first, _mm256_slli_epi32 (second, 16), 0xaa);
+    return _mm512_mask_blend_epi16 (0xaaaaaaaa, first, _mm512_slli_epi32 (second, 16));
 }
 
-/* The factors of tile `t` (0 or 1) of a vector, but for scale. paired: min[j] goes with the sums of groups 2 j and
- * 2 j + 1; else with sums 2 j and 2 j + 1 of 16 elements each, and takes the place of the offset too. */
-INLINE void load_factors (const int type, const bool paired, factors *f, const int t, half scale[16],
-                          const uint8_t *block)
+/* Factors but for scale, which is returned. paired: min[j] goes with the sums of groups 2 j and 2 j + 1; else with sums
+ * 2 j and 2 j + 1 of 16 elements each, and takes the place of the offset too. */
+INLINE void load_factors (const int type, const bool paired, factors *f, vec scale[16], pair p)
 {
-    half min[16];
-    _mm256_storeu_ps (f->d + 8 * t, block_d (type, block));
+    vec min[16];
+    _mm512_storeu_ps (f->d, join_floats (block_d (type, p.block), block_d (type, p.block + p.apart)));
     if (has_min (type)) /* dmin stands second */
-        _mm256_storeu_ps (f->m + 8 * t, load8_f16 (block + 16));
+        _mm512_storeu_ps (f->m, join_floats (load8_f16 (p.block + 16), load8_f16 (p.block + p.apart + 16)));
     if (block_width (type) == 32)
         return;
-    load_scales (type, scale, min, block);
+    load_scales (type, scale, min, p);
     if (is_raised (type)) {
         if (paired)
             return;
-        UNROLL for (int g = 0; g < block_groups (type); g++) min[g] = _mm256_slli_epi32 (scale[g], raised_shift (type));
+        UNROLL for (int g = 0; g < block_groups (type); g++) min[g] =
+            _mm512_slli_epi32 (scale[g], (unsigned) raised_shift (type));
     }
     const bool twice = block_groups (type) == 8 && !paired;
     const int n = paired ? block_groups (type) / 2 : 8;
-    UNROLL for (int j = 0; j < n; j++)
-        store_half (f->min[j][8 * t], twice ? pairs (min[j], min[j]) : pairs (min[2 * j], min[2 * j + 1]));
+    UNROLL for (int j = 0; j < n; j++) store_vec (f->min[j], twice ? halves_of_dwords (min[j], min[j])
+                                                                   : halves_of_dwords (min[2 * j], min[2 * j + 1]));
 }
 
 /* A step's weights times the scale of each row, in bytes. */
-INLINE half fold (const int type, half w, half scale)
+INLINE vec fold (const int type, vec w, vec scale)
 {
     if (is_ternary (type))
         return w;
-    half both = pairs (scale, scale);
+    vec both = halves_of_dwords (scale, scale);
     if (type == Q2_K) /* no byte's product carries into the next */
-        return _mm256_mullo_epi16 (w, both);
-    half even = _mm256_and_si256 (_mm256_mullo_epi16 (_mm256_and_si256 (w, _mm256_set1_epi16 (255)), both),
-                                  _mm256_set1_epi16 (255)),
-         odd = _mm256_slli_epi16 (_mm256_mullo_epi16 (_mm256_srli_epi16 (w, 8), both), 8);
+        return _mm512_mullo_epi16 (w, both);
+    const vec low_byte = _mm512_set1_epi16 (255);
+    vec even = _mm512_and_si512 (_mm512_mullo_epi16 (_mm512_and_si512 (w, low_byte), both), low_byte),
+        odd = _mm512_slli_epi16 (_mm512_mullo_epi16 (_mm512_srli_epi16 (w, 8), both), 8);
     /* scale q + 124 - 4 scale, modulo 256 */
-    half four = _mm256_sub_epi32 (_mm256_set1_epi32 (FOLDED_OFFSET_Q3_K), _mm256_slli_epi32 (scale, 2));
-    four = _mm256_shuffle_epi8 (four, _mm256_setr_epi8 (0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0,
-                                                        4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
-    return _mm256_add_epi8 (_mm256_or_si256 (even, odd), four);
+    vec four = _mm512_sub_epi32 (_mm512_set1_epi32 (FOLDED_OFFSET_Q3_K), _mm512_slli_epi32 (scale, 2));
+    four = _mm512_shuffle_epi8 (
+        four, _mm512_broadcast_i32x4 (_mm_setr_epi8 (0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+    return _mm512_add_epi8 (_mm512_or_si512 (even, odd), four);
 }
 
 #endif

@@ -141,60 +141,15 @@ INLINE int inner_groups (const int type)
 /* MXFP4's codebook with its offset. */
 static const int8_t mxfp4_raised[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 
-/* `block`: the packed one, or the expanded. */
-INLINE b32 fetch (const int type, const uint8_t *block, int outer, const int inner, const int k)
-{
-    const int quarter = inner / 2,
-              step = inner % 2 * 4 + k; /* of 128 elements in the types of 16 groups, of the block in those of 32 */
-    switch (type) {
-    case Q4_0:
-    case Q4_1:
-    case IQ4_NL: {
-        b32 v = load_b32 (block + (type == Q4_1 ? offsetof (tile_q4_1, qs) : offsetof (tile_q4_0, qs)) + k * 32);
-        v = masked_b32 (v, inner * 4, 15);
-        return type == IQ4_NL ? lookup_b32 (iq4_codebook, v) : v;
-    }
-    case Q5_0:
-    case Q5_1: {
-        size_t qh = type == Q5_0 ? offsetof (tile_q5_0, qh) : offsetof (tile_q5_1, qh);
-        b32 v = masked_b32 (load_b32 (block + qh + 32 + k * 32), inner * 4, 15);
-        return or_b32 (v, masked_b32 (load_b32 (block + qh), step - 4, 16));
-    }
-    case Q8_0:
-        return load_b32 (block + offsetof (tile_q8_0, qs) + step * 32);
-    case MXFP4:
-        return lookup_b32 (mxfp4_raised,
-                           masked_b32 (load_b32 (block + 8 * offsetof (row_mxfp4, qs) + k * 32), inner * 4, 15));
-    case TQ2_0:
-        return masked_b32 (load_b32 (block + 8 * offsetof (row_tq2_0, qs) + (outer * 8 + k) * 32), 2 * inner, 3);
-    case Q2_K:
-        return masked_b32 (load_b32 (block + offsetof (tile_q2_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
-    case Q3_K: {
-        b32 low = masked_b32 (load_b32 (block + offsetof (tile_q3_k, qs) + (outer * 8 + step) * 32), 2 * quarter, 3);
-        b32 high = load_b32 (block + offsetof (tile_q3_k, hmask) + step * 32);
-        high = shift_right_b32 (high, 4 * outer);
-        return or_b32 (low, masked_b32 (high, quarter - 2, 4));
-    }
-    case Q4_K:
-        return masked_b32 (load_b32 (block + offsetof (tile_q4_k, qs) + (outer * 8 + k) * 32), 4 * inner, 15);
-    case Q5_K: {
-        b32 low = masked_b32 (load_b32 (block + offsetof (tile_q5_k, qs) + (outer * 8 + k) * 32), 4 * inner, 15);
-        b32 high = load_b32 (block + offsetof (tile_q5_k, qh) + k * 32);
-        high = shift_right_b32 (high, 2 * outer);
-        return or_b32 (low, masked_b32 (high, inner - 4, 16));
-    }
-    case Q6_K: {
-        b32 low = load_b32 (block + offsetof (tile_q6_k, ql) + (outer * 16 + quarter % 2 * 8 + step) * 32);
-        b32 high = load_b32 (block + offsetof (tile_q6_k, qh) + (outer * 8 + step) * 32);
-        return or_b32 (masked_b32 (low, quarter / 2 * 4, 15), masked_b32 (high, 2 * quarter - 4, 0x30));
-    }
-    case IQ4_XS:
-        return lookup_b32 (
-            iq4_codebook,
-            masked_b32 (load_b32 (block + offsetof (tile_iq4_xs, qs) + (outer * 4 + k % 4) * 32), k / 4 * 4, 15));
-    default:
-        return load_b32 (block + (outer * group_steps (type) + k) * 32);
-    }
-}
+/* b32 fetch (type, block, outer, inner, k). `block`: the packed one, or the expanded. */
+#define FETCH fetch
+#define STEP b32
+#define BLOCK const uint8_t *
+#define LOAD(block, offset) load_b32 ((block) + (offset))
+#define MASKED masked_b32
+#define SHIFT_RIGHT shift_right_b32
+#define OR or_b32
+#define LOOK_UP lookup_b32
+#include "simd8_fetch.h"
 
 #endif

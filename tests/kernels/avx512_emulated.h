@@ -88,6 +88,26 @@ OUT_OF_LINE __m512i emulated_cvtps_epi32 (__m512 v)
 #undef _mm512_cvtps_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 
+OUT_OF_LINE __m512i emulated_cvtepu8_epi32 (__m128i v)
+{
+    lanes r;
+    r.i8[0] = _mm256_cvtepu8_epi32 (v);
+    r.i8[1] = _mm256_cvtepu8_epi32 (_mm_srli_si128 (v, 8));
+    return r.i;
+}
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+
+OUT_OF_LINE __m512i emulated_cvtepi8_epi32 (__m128i v)
+{
+    lanes r;
+    r.i8[0] = _mm256_cvtepi8_epi32 (v);
+    r.i8[1] = _mm256_cvtepi8_epi32 (_mm_srli_si128 (v, 8));
+    return r.i;
+}
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
+
 OUT_OF_LINE __m128i emulated_cvtepi32_epi8 (__m512i v)
 {
     lanes a = {.i = v};
