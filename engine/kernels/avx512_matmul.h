@@ -508,6 +508,9 @@ static void multiply_panel (const kernel_set *set, const int n_vectors, float *o
     for (size_t run = 0; run < n_runs; run++) {
         const size_t left = n_runs - run, m = (n_columns + left - 1) / left;
         prefetch_share (next, run, n_runs);
+        for (size_t c = 0; c < m; c++)
+            for (size_t i = 0; i < 16 * (size_t) n_vectors; i += 16)
+                _mm_prefetch ((const char *) (out + c * out_stride + i), _MM_HINT_T0);
         set->panel[n_vectors][m](out, out_stride, w, at, n_blocks, lanes, old);
         out += m * out_stride;
         at.q += m * at.q_stride;
