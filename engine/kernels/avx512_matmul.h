@@ -383,9 +383,28 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
     }
 }
 
-/* n_blocks of two tiles, to their place beside the panel's others. */
-INLINE void unpack_pair (const int type, uint8_t *bytes, uint8_t *factor, pair packed, size_t n_blocks,
-                         expand_fn expand_block)
+/* One step to a panel; upper: see unpack_pair (). */
+INLINE void unpack_step (const int type, const size_t upper, uint8_t *bytes, pair source, int outer, const int inner,
+                         const int k, const int32_t *scale)
+{
+    if (upper && !is_folded (type)) {
+        const vec w = fetch_signed (type, source, outer, inner, k);
+        if (block_width (type) == 32)
+            store_vec (bytes, w);
+        else
+            store_products (bytes, bytes + upper, w, load_vec (scale));
+        return;
+    }
+    vec w = fetch_unsigned (type, source, outer, inner, k);
+    if (is_folded (type) && !is_ternary (type))
+        w = fold (type, w, load_vec (scale));
+    store_vec (bytes, w);
+}
+
+/* n_blocks of two tiles, to their place beside the panel's others. upper: 0 where weights are to be unsigned bytes; for
+ * AMX, how far behind the lower bytes of products scale * weight the upper ones go. */
+INLINE void unpack_pair (const int type, const size_t upper, uint8_t *bytes, uint8_t *factor, pair packed,
+                         size_t n_blocks, expand_fn expand_block)
 {
     const int steps = group_steps (type), inner = inner_groups (type), outer = block_groups (type) / inner;
     for (size_t b = 0; b < n_blocks; b++, packed.block += block_bytes (type), factor += factor_bytes (type)) {
@@ -393,9 +412,9 @@ INLINE void unpack_pair (const int type, uint8_t *bytes, uint8_t *factor, pair p
         vec scale[16];
         load_factors (type, true, f, scale, packed);
         int32_t folded[16][16];
+        int32_t (*scales)[16] = is_folded (type) ? folded : f->scale;
         if (block_width (type) == 256 && !is_ternary (type))
-            UNROLL for (int g = 0; g < block_groups (type); g++)
-                store_vec (is_folded (type) ? folded[g] : f->scale[g], scale[g]);
+            UNROLL for (int g = 0; g < block_groups (type); g++) store_vec (scales[g], scale[g]);
         uint8_t expanded[VECTOR_TILES][EXPANDED_BYTES];
         if (is_expanded (type)) {
             expand_block (expanded[0], packed.block);
@@ -407,10 +426,7 @@ INLINE void unpack_pair (const int type, uint8_t *bytes, uint8_t *factor, pair p
             {
                 UNROLL for (int k = 0; k < steps; k++)
                 {
-                    vec w = fetch_unsigned (type, source, o, i, k);
-                    if (is_folded (type) && !is_ternary (type))
-                        w = fold (type, w, load_vec (folded[o * inner + i]));
-                    store_vec (bytes, w);
+                    unpack_step (type, upper, bytes, source, o, i, k, scales[o * inner + i]);
                     bytes += PANEL_TILES * 32;
                 }
             }
@@ -440,8 +456,15 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
 
 /* -- Whole matrices ------------------------------------------------------------------------------------------------ */
 
+/* What is unpacked next: n_lines of each of n_tiles tiles. */
+typedef struct upcoming {
+    const uint8_t *tiles;
+    size_t n_tiles, tile_bytes, n_lines;
+} upcoming;
+
 /* A type's instances of the above, each a function of its own so that it has all registers. */
-typedef struct kernel_set {
+typedef struct kernel_set kernel_set;
+struct kernel_set {
     size_t width, scale_width, block_bytes, factor_bytes, column_bytes;      /* column_bytes: of a slab of a column */
     bool totals;                                                             /* extras are the activations' totals */
     void (*direct[MAX_DIRECT_COLUMNS + 1]) (results, pair, columns, size_t); /* by columns */
@@ -449,7 +472,9 @@ typedef struct kernel_set {
                                                          __mmask16); /* by vectors, columns */
     void (*unpack) (uint8_t *, uint8_t *, pair, size_t);
     void (*prepare) (uint8_t *, const int16_t *, size_t);
-} kernel_set;
+    void (*multiply) (const kernel_set *, int, float *, size_t, const panel *, columns, size_t, size_t, __mmask16,
+                      __mmask16, const upcoming *); /* multiply_panel (), or AMX's */
+};
 
 /* The columns from `first` on, elements from k on, with the activations' own extras. */
 static columns columns_at (const kernel_set *set, const wl_activations *a, size_t first, size_t k)
@@ -482,12 +507,6 @@ static void matmul_direct (const kernel_set *set, float *out, size_t out_stride,
         set->direct[a->n_rows]((results){out + 8 * (n_tiles - 1), out_stride, 0},
                                (pair){tiles + (n_tiles - 1) * tile_bytes, 0}, all, n_blocks);
 }
-
-/* What is unpacked next: n_lines of each of n_tiles tiles. */
-typedef struct upcoming {
-    const uint8_t *tiles;
-    size_t n_tiles, tile_bytes, n_lines;
-} upcoming;
 
 /* Share i of n. */
 static void prefetch_share (const upcoming *next, size_t i, size_t n)
@@ -554,20 +573,15 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
             .n_lines = slab_bytes / LINE,
         };
         const __mmask16 lanes = n == 1 ? 0x00ff : 0xffff;
-        multiply_panel (set, n == PANEL_TILES ? 2 : 1, out + 8 * t, out_stride, p, at, n_columns, n_blocks, lanes,
-                        k ? lanes : 0, &next);
+        set->multiply (set, n == PANEL_TILES ? 2 : 1, out + 8 * t, out_stride, p, at, n_columns, n_blocks, lanes,
+                       k ? lanes : 0, &next);
         t += n;
     }
 }
 
-static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
-                    const wl_activations *a, void *scratch)
+static void matmul_slabs (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                          const wl_activations *a, void *scratch)
 {
-    if (a->n_rows <= MAX_DIRECT_COLUMNS) {
-        if (a->n_rows)
-            matmul_direct (set, out, out_stride, tiles, n_tiles, a);
-        return;
-    }
     size_t c = 0;
     for (size_t blocks = (a->n_rows + COLUMN_BLOCK - 1) / COLUMN_BLOCK; blocks > 0; blocks--) {
         const size_t n_columns = (a->n_rows - c + blocks - 1) / blocks;
@@ -579,6 +593,15 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
         }
         c += n_columns;
     }
+}
+
+static void matmul (const kernel_set *set, float *out, size_t out_stride, const void *tiles, size_t n_tiles,
+                    const wl_activations *a, void *scratch)
+{
+    if (a->n_rows > MAX_DIRECT_COLUMNS)
+        matmul_slabs (set, out, out_stride, tiles, n_tiles, a, scratch);
+    else if (a->n_rows)
+        matmul_direct (set, out, out_stride, tiles, n_tiles, a);
 }
 
 #define DEFINE_EXPAND(TYPE, name)                                                              \
@@ -619,7 +642,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
     static                                                                                                            \
         __attribute__ ((noinline)) void name##_unpack (uint8_t *bytes, uint8_t *factor, pair packed, size_t n_blocks) \
     {                                                                                                                 \
-        unpack_pair (TYPE, bytes, factor, packed, n_blocks, expand_block);                                            \
+        unpack_pair (TYPE, 0, bytes, factor, packed, n_blocks, expand_block);                                         \
     }                                                                                                                 \
     static void name##_prepare (uint8_t *to, const int16_t *sums, size_t n_blocks)                                    \
     {                                                                                                                 \
@@ -643,6 +666,7 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
                       {NULL, NULL, NULL, NULL, name##_panel_2_4, name##_panel_2_5, name##_panel_2_6}},                \
             .unpack = name##_unpack,                                                                                  \
             .prepare = name##_prepare,                                                                                \
+            .multiply = multiply_panel,                                                                               \
         };                                                                                                            \
         matmul (&set, out, out_stride, tiles, n_tiles, a, scratch);                                                   \
     }

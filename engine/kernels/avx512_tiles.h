@@ -108,6 +108,13 @@ INLINE vec fetch_unsigned (const int type, pair source, int outer, const int inn
     return is_signed (type) ? _mm512_xor_si512 (v, _mm512_set1_epi8 (-128)) : v;
 }
 
+/* The weight itself, which fits a signed byte. */
+INLINE vec fetch_signed (const int type, pair source, int outer, const int inner, const int k)
+{
+    vec v = fetch_pair (type, source, outer, inner, k);
+    return has_offset (type) ? _mm512_sub_epi8 (v, _mm512_set1_epi8 ((char) (1 << offset_shift (type)))) : v;
+}
+
 INLINE bool is_ternary (const int type) /* all scales are 1 */
 {
     return type == TQ1_0 || type == TQ2_0;
@@ -266,6 +273,18 @@ INLINE vec fold (const int type, vec w, vec scale)
     four = _mm512_shuffle_epi8 (
         four, _mm512_broadcast_i32x4 (_mm_setr_epi8 (0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
     return _mm512_add_epi8 (_mm512_or_si512 (even, odd), four);
+}
+
+/* A step's signed weights times the scale of each row, as int16 = 256 * upper + lower; lower is unsigned. No type's
+ * product is larger: Q6_K's are within 128 * 32, the others' within 63 * 31 and 32 * 127. */
+INLINE void store_products (uint8_t *lower, uint8_t *upper, vec w, vec scale)
+{
+    const vec both = halves_of_dwords (scale, scale),
+              even = _mm512_mullo_epi16 (_mm512_srai_epi16 (_mm512_slli_epi16 (w, 8), 8), both),
+              odd = _mm512_mullo_epi16 (_mm512_srai_epi16 (w, 8), both);
+    const __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaa;
+    store_vec (lower, _mm512_mask_blend_epi8 (odd_bytes, even, _mm512_slli_epi16 (odd, 8)));
+    store_vec (upper, _mm512_mask_blend_epi8 (odd_bytes, _mm512_srli_epi16 (even, 8), odd));
 }
 
 #endif

@@ -7,6 +7,10 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -38,6 +42,23 @@ static bool has_avx512vnni (void) /* each is true only where the system keeps th
     return has_avx2 () && __builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") &&
            __builtin_cpu_supports ("avx512dq") && __builtin_cpu_supports ("avx512vl") &&
            __builtin_cpu_supports ("avx512vnni");
+}
+
+/* Tile registers are state that Linux keeps for a process only when asked; other systems have no known way. */
+static bool has_amx (void)
+{
+    bool allowed = false;
+#if defined(__linux__)
+    enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };                 /* of CPUID 7 edx */
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };            /* of arch_prctl: ARCH_REQ_XCOMP_PERM */
+    const unsigned tile_state = 3 << 17, both = AMX_TILE | AMX_INT8; /* of XCR0: the configuration and the data */
+    unsigned a, b, c, d, xcr0, upper;
+    if (!has_avx512vnni () || !__get_cpuid_count (7, 0, &a, &b, &c, &d) || (d & both) != both)
+        return false;
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(upper) : "c"(0));
+    allowed = (xcr0 & tile_state) == tile_state && syscall (SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#endif
+    return allowed;
 }
 #elif defined(__aarch64__) && defined(__APPLE__)
 static bool system_says (const char *name)
@@ -83,6 +104,7 @@ static const isa_row isa_rows[] = {
 #if defined(__x86_64__)
     {&wl_kernels_avx2, has_avx2},
     {&wl_kernels_avx512vnni, has_avx512vnni},
+    {&wl_kernels_amx, has_amx},
 #elif defined(__aarch64__)
     {&wl_kernels_neon, has_dotprod},
     {&wl_kernels_neon_i8mm, has_i8mm},

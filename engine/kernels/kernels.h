@@ -1,6 +1,7 @@
 /* The kernel table: every computation whose speed depends on the instruction set.
  *
- * One table per ISA. scalar.c fills all entries and is the definition; avx2.c, neon.c and neon_i8mm.c fill theirs.
+ * One table per ISA. scalar.c fills all entries and is the definition; avx2.c, avx512.c (two tables, the second for AMX),
+ * neon.c and neon_i8mm.c fill theirs.
  * wl_kernels_find() picks by CPU flags. Every entry of every table must equal the scalar one bit for bit, for every
  * shape (tests/kernels proves it): all are compiled with -ffp-contract=off, use explicit fused multiply-adds, and keep
  * one fixed chain of operations per output element, whatever the tile, batch or thread count:

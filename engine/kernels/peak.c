@@ -23,6 +23,24 @@ static uint64_t run_avx2 (uint64_t rounds)
     return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
 }
 
+/* 16 x 16 x 64 multiply-adds: signed times unsigned bytes, added in fours. */
+#define TDPBSUD(d) "tdpbsud %%tmm7, %%tmm6, %%tmm" #d "\n\t"
+
+static uint64_t run_amx (uint64_t rounds)
+{
+    enum { INSTRUCTIONS = 6, MULTIPLY_ADDS = 16 * 16 * 64, TILES = 8 };
+    uint8_t config[64] = {1}; /* palette 1; row lengths of two bytes from 16 on, numbers of rows from 48 on */
+    for (int t = 0; t < TILES; t++) {
+        config[16 + 2 * t] = 64;
+        config[48 + t] = 16;
+    }
+    __asm__ volatile("ldtilecfg (%0)" : : "r"(config) : "memory"); /* which makes all zero */
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(TDPBSUD (0) TDPBSUD (1) TDPBSUD (2) TDPBSUD (3) TDPBSUD (4) TDPBSUD (5) : :);
+    __asm__ volatile("tilerelease");
+    return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
+}
+
 #elif defined(__aarch64__)
 
 /* OPCODE vD.4s, v30.16b, v31.16b for 16 destinations, those that a callee need not keep. */
@@ -70,6 +88,8 @@ static uint64_t run_scalar (uint64_t rounds)
 uint64_t wl_peak_run (const char *isa, uint64_t rounds)
 {
 #if defined(__x86_64__)
+    if (strcmp (isa, "amx") == 0)
+        return run_amx (rounds);
     if (strcmp (isa, "scalar") != 0)
         return run_avx2 (rounds);
 #elif defined(__aarch64__)
@@ -83,6 +103,8 @@ uint64_t wl_peak_run (const char *isa, uint64_t rounds)
 const char *wl_peak_instruction (const char *isa)
 {
 #if defined(__x86_64__)
+    if (strcmp (isa, "amx") == 0)
+        return "tdpbsud";
     if (strcmp (isa, "scalar") != 0)
         return "vpmaddubsw";
 #elif defined(__aarch64__)

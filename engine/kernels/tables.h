@@ -7,6 +7,7 @@
 #if defined(__x86_64__)
 extern const wl_kernels wl_kernels_avx2;
 extern const wl_kernels wl_kernels_avx512vnni;
+extern const wl_kernels wl_kernels_amx;
 #elif defined(__aarch64__)
 extern const wl_kernels wl_kernels_neon;
 extern const wl_kernels wl_kernels_neon_i8mm;

@@ -88,6 +88,18 @@ OUT_OF_LINE __m512i emulated_cvtps_epi32 (__m512 v)
 #undef _mm512_cvtps_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 
+/* SIMDe's wants a number, which clang does not see in an inline function. */
+OUT_OF_LINE __m512i emulated_srli_epi16 (__m512i v, unsigned n)
+{
+    const __m128i count = _mm_cvtsi32_si128 ((int) n);
+    lanes a = {.i = v}, r;
+    for (int h = 0; h < 2; h++)
+        r.i8[h] = _mm256_srl_epi16 (a.i8[h], count);
+    return r.i;
+}
+#undef _mm512_srli_epi16
+#define _mm512_srli_epi16 emulated_srli_epi16
+
 OUT_OF_LINE __m512i emulated_cvtepu8_epi32 (__m128i v)
 {
     lanes r;

@@ -7,6 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include "amx_emulated.h"
+#include "engine/kernels/peak.h"
+#include "engine/kernels/tables.h"
+#endif
 #include "kernels_test.h"
 
 uint32_t random_u32 (test_state *t)
@@ -99,15 +104,72 @@ bool check_bytes (test_state *t, const void *got, const void *expected, size_t n
     return check (t, true, "%s", where);
 }
 
-#if defined(WOOLLY_AVX512_EMULATED)
-extern const wl_kernels wl_kernels_avx512_emulated;
+/* -- Tables for other CPUs ----------------------------------------------------------------------------------------- */
 
-static bool can_emulate (void) /* in terms of AVX2 */
+enum { MAX_TABLES = 16, MAX_EMULATED = 3 };
+static const char refused[] = "amx (instructions emulated)";
+
+#if defined(__x86_64__)
+
+#if defined(WOOLLY_AVX512_EMULATED)
+extern const wl_kernels wl_kernels_avx512_emulated, wl_kernels_amx_emulated;
+#endif
+
+static bool has (const char *isa)
 {
     wl_error err = {0};
-    return wl_kernels_find ("avx2", &err) != NULL;
+    return wl_kernels_find (isa, &err) != NULL;
 }
+
+static void add_table (wl_kernels out[MAX_EMULATED], size_t *n, const wl_kernels *table, const char *name)
+{
+    out[*n] = *table;
+    out[*n].isa = name;
+    ++*n;
+}
+
+/* What this CPU runs with help; the rest is named. */
+static size_t emulated_tables (wl_kernels out[MAX_EMULATED])
+{
+    size_t n = 0;
+#if defined(WOOLLY_AVX512_EMULATED)
+    if (has ("avx2")) {
+        add_table (out, &n, &wl_kernels_avx512_emulated, "avx512vnni (emulated)");
+        add_table (out, &n, &wl_kernels_amx_emulated, "amx (emulated)");
+    }
+#else
+    printf ("avx512vnni (emulated), amx (emulated): skipped, this build found no SIMDe (libsimde-dev)\n");
 #endif
+    if (!has ("amx")) {
+        if (has ("avx512vnni") && emulate_refused_instructions ())
+            add_table (out, &n, &wl_kernels_amx, refused);
+        else
+            printf ("%s: skipped, this needs Linux and a CPU with AVX-512\n", refused);
+    }
+    return n;
+}
+
+static bool left_no_state (void)
+{
+    return emulated_is_released ();
+}
+
+#else
+
+static size_t emulated_tables (wl_kernels out[MAX_EMULATED])
+{
+    (void) out;
+    return 0;
+}
+
+static bool left_no_state (void)
+{
+    return true;
+}
+
+#endif
+
+/* -------------------------------------------------------------------------------------------------------------------*/
 
 int main (int argc, char **argv)
 {
@@ -135,32 +197,34 @@ int main (int argc, char **argv)
     }
     test_math (&t);
     test_formats (&t);
-    const wl_kernels *tables[17];
-    size_t n = wl_kernels_all (tables, 16);
-#if defined(WOOLLY_AVX512_EMULATED)
-    wl_kernels emulated = wl_kernels_avx512_emulated;
-    emulated.isa = "avx512vnni (emulated)";
-    if (can_emulate ())
-        tables[n++] = &emulated;
-#endif
+    const wl_kernels *tables[MAX_TABLES + MAX_EMULATED];
+    wl_kernels emulated[MAX_EMULATED];
+    size_t n = wl_kernels_all (tables, MAX_TABLES), n_emulated = emulated_tables (emulated);
+    for (size_t i = 0; i < n_emulated; i++)
+        tables[n++] = &emulated[i];
     for (size_t i = 1; i < n; i++) {
         if (only_isa && strcmp (only_isa, tables[i]->isa) != 0)
             continue;
-        size_t before = t.n_checks;
+        const size_t before = t.n_checks;
+        const bool quick = t.quick;
         t.isa = tables[i]->isa;
+        t.quick = quick || strcmp (t.isa, refused) == 0; /* a signal for each instruction takes long */
         test_quantize (&t, tables[i]);
         test_elementwise (&t, tables[i]);
         test_attention (&t, tables[i]);
         test_matmul (&t, tables[i]);
+#if defined(__x86_64__)
+        if (strcmp (t.isa, refused) == 0)
+            check (&t, wl_peak_run ("amx", 3) == 3 * wl_peak_run ("amx", 1), "the peak's rounds are not counted");
+#endif
+        check (&t, left_no_state (), "the tile registers are not released");
         printf ("%s: %zu checks against scalar\n", tables[i]->isa, t.n_checks - before);
+        t.quick = quick;
     }
-    const char *skipped[16];
-    size_t n_skipped = wl_kernels_skipped (skipped, 16);
+    const char *skipped[MAX_TABLES];
+    size_t n_skipped = wl_kernels_skipped (skipped, MAX_TABLES);
     for (size_t i = 0; i < n_skipped; i++)
         printf ("%s: skipped, this CPU lacks it\n", skipped[i]);
-#if defined(__x86_64__) && !defined(WOOLLY_AVX512_EMULATED)
-    printf ("avx512vnni (emulated): skipped, this build found no SIMDe (libsimde-dev)\n");
-#endif
     printf ("%s: %zu checks, %zu failures\n", t.n_failures ? "FAIL" : "PASS", t.n_checks, t.n_failures);
     return t.n_failures ? 1 : 0;
 }
