@@ -438,7 +438,14 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
 {
     const int sums_each = block_width (type) / 16;
     for (size_t b = 0; b < n_blocks; b++, sums += sums_each, out += 4 * n_extras (type)) {
-        if (is_raised (type)) {
+        if (is_raised (type) && n_extras (type) == 16) {
+            const __m256i less = _mm256_set1_epi32 (-panel_offset (type));
+            UNROLL for (int i = 0; i < 16; i += 8) store_b32 (
+                out + 4 * i,
+                _mm256_mullo_epi32 (_mm256_cvtepi16_epi32 (_mm_loadu_si128 ((const __m128i *) (sums + i))), less));
+        } else if (is_raised (type) && n_extras (type) == 8) {
+            store_b32 (out, _mm256_madd_epi16 (load_b32 (sums), _mm256_set1_epi16 ((int16_t) -panel_offset (type))));
+        } else if (is_raised (type)) {
             const int each = sums_each / (int) n_extras (type);
             UNROLL for (int j = 0; j < (int) n_extras (type); j++)
             {

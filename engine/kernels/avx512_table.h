@@ -1,8 +1,10 @@
 /* The tables for AVX-512 with VNNI, and for AMX besides: the quantized matmul and quantizing in their own terms; the
- * rest as in the AVX2 table, compiled again for twice the registers. Included by avx512.c, and by tests/kernels, which
- * compile it for CPUs without them. */
+ * rest as in the AVX2 table, compiled again for twice the registers, and for twice their width where that changes no
+ * result. Included by avx512.c, and by tests/kernels, which compile it for CPUs without them. */
 #ifndef WL_ENGINE_KERNELS_AVX512_TABLE_H
 #define WL_ENGINE_KERNELS_AVX512_TABLE_H
+
+#define WIDE 16
 
 #include "amx_matmul.h"
 #include "avx512_matmul.h"

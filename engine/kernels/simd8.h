@@ -506,31 +506,35 @@ INLINE b32 lookup_b32 (const int8_t table[16], b32 index)
 
 #endif
 
-/* -- Functions of math.h in 8 lanes -------------------------------------------------------------------------------- */
+/* -- Functions of math.h ------------------------------------------------------------------------------------------- */
 
-INLINE f8 exp8 (f8 x)
-{
-    f8 one = set8 (1.0f), shifted = fma8 (x, set8 (EXP_LOG2E), set8 (EXP_ROUND));
-    f8 n = sub8 (shifted, set8 (EXP_ROUND));
-    f8 r = fma8 (n, set8 (-EXP_LN2_HIGH), x);
-    r = fma8 (n, set8 (-EXP_LN2_LOW), r);
-    f8 p = fma8 (set8 (EXP_C6), r, set8 (EXP_C5));
-    p = fma8 (p, r, set8 (EXP_C4));
-    p = fma8 (p, r, set8 (EXP_C3));
-    p = fma8 (p, r, set8 (EXP_C2));
-    p = fma8 (p, r, one);
-    p = fma8 (p, r, one);
-    f8 y = mul8 (p, power_of_two8 (shifted));
-    y = select8 (greater8 (x, set8 (EXP_OVERFLOW)), set8 (__builtin_inff ()), y);
-    y = select8 (greater8 (set8 (EXP_UNDERFLOW), x), zero8 (), y);
-    return select8 (is_nan8 (x), x, y);
-}
+/* exp and tanh for the vector type `vector`, whose functions end in `n`. */
+#define DEFINE_VECTOR_FUNCTIONS(vector, n)                                                        \
+    INLINE vector exp##n (vector x)                                                               \
+    {                                                                                             \
+        vector one = set##n (1.0f), shifted = fma##n (x, set##n (EXP_LOG2E), set##n (EXP_ROUND)); \
+        vector whole = sub##n (shifted, set##n (EXP_ROUND));                                      \
+        vector r = fma##n (whole, set##n (-EXP_LN2_HIGH), x);                                     \
+        r = fma##n (whole, set##n (-EXP_LN2_LOW), r);                                             \
+        vector p = fma##n (set##n (EXP_C6), r, set##n (EXP_C5));                                  \
+        p = fma##n (p, r, set##n (EXP_C4));                                                       \
+        p = fma##n (p, r, set##n (EXP_C3));                                                       \
+        p = fma##n (p, r, set##n (EXP_C2));                                                       \
+        p = fma##n (p, r, one);                                                                   \
+        p = fma##n (p, r, one);                                                                   \
+        vector y = mul##n (p, power_of_two##n (shifted));                                         \
+        y = select##n (greater##n (x, set##n (EXP_OVERFLOW)), set##n (__builtin_inff ()), y);     \
+        y = select##n (greater##n (set##n (EXP_UNDERFLOW), x), zero##n (), y);                    \
+        return select##n (is_nan##n (x), x, y);                                                   \
+    }                                                                                             \
+                                                                                                  \
+    INLINE vector tanh##n (vector x)                                                              \
+    {                                                                                             \
+        vector one = set##n (1.0f), two = set##n (2.0f);                                          \
+        return sub##n (one, div##n (two, add##n (exp##n (mul##n (two, x)), one)));                \
+    }
 
-INLINE f8 tanh8 (f8 x)
-{
-    f8 one = set8 (1.0f), two = set8 (2.0f);
-    return sub8 (one, div8 (two, add8 (exp8 (mul8 (two, x)), one)));
-}
+DEFINE_VECTOR_FUNCTIONS (f8, 8)
 
 /* The total of a block of 32 activations, from the scales and sums of its halves: kernels.h. */
 INLINE float total_of (const float *scales, const int16_t *sums)

@@ -1,8 +1,7 @@
-/* Attention in vectors of 8 floats: up to TILE query rows at once over the same keys and values. Included by each ISA's
- * file.
+/* Attention: up to TILE query rows at once over the same keys and values. Included by each ISA's file.
  *
- * Scores: 8 positions a vector, two vectors a group of 16; a key's element is converted from f16 once for all rows.
- * Values: 8 elements of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a
+ * Scores: WIDE positions a vector, one or two vectors a group of 16; a key's element is converted from f16 once for all
+ * rows. Values: WIDE elements of the head a vector, a position's weight broadcast. Rows see different ranges of positions (a
  * prompt's rows each end one later); scores are computed for the union and masked in the softmax, values in the range
  * common to all rows as one tile and what is left of each row alone: a value that a row does not see never enters its
  * arithmetic.
@@ -17,9 +16,16 @@
 
 #include "engine/kernels/math.h"
 #include "kernels.h"
-#include "simd8.h"
+#include "simd_wide.h"
 
-enum { TILE = 6, BLOCK = WL_ATTENTION_BLOCK, PAGE = WL_KV_PAGE, GROUP = WL_KV_GROUP };
+enum {
+    TILE = 6,
+    BLOCK = WL_ATTENTION_BLOCK,
+    PAGE = WL_KV_PAGE,
+    GROUP = WL_KV_GROUP,
+    MOST_VECTORS = 8,
+    GROUP_VECTORS = GROUP / WIDE
+};
 
 /* The rows of a tile at one block of positions. p and o lie in scratch. */
 typedef struct block_state {
@@ -39,18 +45,19 @@ typedef struct merged_state {
 } merged_state;
 
 /* Scores from products: p[row * BLOCK + position]. */
-INLINE void finish_scores (const int n_rows, const int n_groups, const wl_attention *a, f8 acc[TILE][8], float *p)
+INLINE void finish_scores (const int n_rows, const int n_groups, const wl_attention *a, fw acc[TILE][MOST_VECTORS],
+                           float *p)
 {
-    const f8 scale = set8 (a->scale), cap = set8 (a->softcap);
+    const fw scale = setw (a->scale), cap = setw (a->softcap);
     const bool capped = a->softcap > 0.0f;
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int v = 0; v < 2 * n_groups; v++)
+        UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++)
         {
-            f8 s = mul8 (acc[r][v], scale);
+            fw s = mulw (acc[r][v], scale);
             if (capped)
-                s = mul8 (cap, tanh8 (div8 (s, cap)));
-            store8 (p + r * BLOCK + v * 8, s);
+                s = mulw (cap, tanhw (divw (s, cap)));
+            storew (p + r * BLOCK + v * WIDE, s);
         }
     }
 }
@@ -60,18 +67,19 @@ INLINE void score_groups (const int n_rows, const int n_groups, const wl_attenti
                           const uint16_t *k, float *p)
 {
     const size_t group_stride = GROUP * a->head_dim;
-    f8 acc[TILE][8];
+    fw acc[TILE][MOST_VECTORS];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = zero8 ();
+        UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) acc[r][v] = zerow ();
     }
     for (size_t d = 0; d < a->head_dim; d++, k += GROUP) {
-        f8 keys[8];
-        UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = load8_f16 (k + v / 2 * group_stride + v % 2 * 8);
+        fw keys[MOST_VECTORS];
+        UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) keys[v] =
+            loadw_f16 (k + v / GROUP_VECTORS * group_stride + v % GROUP_VECTORS * WIDE);
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            f8 query = splat8 (q + r * a->q_stride + d);
-            UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = fma8 (query, keys[v], acc[r][v]);
+            fw query = splatw (q + r * a->q_stride + d);
+            UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) acc[r][v] = fmaw (query, keys[v], acc[r][v]);
         }
     }
     finish_scores (n_rows, n_groups, a, acc, p);
@@ -82,29 +90,31 @@ INLINE void score_groups_q8_0 (const int n_rows, const int n_groups, const wl_at
                                const int8_t *k, const uint16_t *scales, float *p)
 {
     const size_t group_stride = GROUP * a->head_dim;
-    f8 acc[TILE][8], part[TILE][8];
+    fw acc[TILE][MOST_VECTORS], part[TILE][MOST_VECTORS];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int v = 0; v < 2 * n_groups; v++) acc[r][v] = zero8 ();
+        UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) acc[r][v] = zerow ();
     }
     for (size_t d = 0; d < a->head_dim; scales += PAGE) {
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            UNROLL for (int v = 0; v < 2 * n_groups; v++) part[r][v] = zero8 ();
+            UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) part[r][v] = zerow ();
         }
         for (size_t end = d + WL_KV_SCALED; d < end; d++, k += GROUP) {
-            f8 keys[8];
-            UNROLL for (int v = 0; v < 2 * n_groups; v++) keys[v] = load8_i8 (k + v / 2 * group_stride + v % 2 * 8);
+            fw keys[MOST_VECTORS];
+            UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) keys[v] =
+                loadw_i8 (k + v / GROUP_VECTORS * group_stride + v % GROUP_VECTORS * WIDE);
             UNROLL for (int r = 0; r < n_rows; r++)
             {
-                f8 query = splat8 (q + r * a->q_stride + d);
-                UNROLL for (int v = 0; v < 2 * n_groups; v++) part[r][v] = fma8 (query, keys[v], part[r][v]);
+                fw query = splatw (q + r * a->q_stride + d);
+                UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++) part[r][v] =
+                    fmaw (query, keys[v], part[r][v]);
             }
         }
-        UNROLL for (int v = 0; v < 2 * n_groups; v++)
+        UNROLL for (int v = 0; v < n_groups * GROUP_VECTORS; v++)
         {
-            f8 scale = load8_f16 (scales + v * 8);
-            UNROLL for (int r = 0; r < n_rows; r++) acc[r][v] = fma8 (part[r][v], scale, acc[r][v]);
+            fw scale = loadw_f16 (scales + v * WIDE);
+            UNROLL for (int r = 0; r < n_rows; r++) acc[r][v] = fmaw (part[r][v], scale, acc[r][v]);
         }
     }
     finish_scores (n_rows, n_groups, a, acc, p);
@@ -113,7 +123,8 @@ INLINE void score_groups_q8_0 (const int n_rows, const int n_groups, const wl_at
 /* Groups run together, so that there are chains enough to hide the latency of fma. */
 INLINE int groups_at_once (const int n_rows)
 {
-    return n_rows == 1 ? 4 : n_rows <= 3 ? 2 : 1;
+    const int narrow = n_rows == 1 ? 4 : n_rows <= 3 ? 2 : 1;
+    return WIDE == 8 || n_rows == 1 ? narrow : 2 * narrow; /* of a page there are but 4 */
 }
 
 /* The scales of a page of q8_0: [head_dim / 32][PAGE]. */
@@ -157,27 +168,27 @@ static void softmax_block (float *p, size_t lo, size_t hi, float *m, float *l)
     *l = sum_lanes8 (sum);
 }
 
-/* o[row][0 .. 8 * n_vectors) += weights times n positions' values; v and p are those of the first position. */
+/* o[row][0 .. WIDE * n_vectors) += weights times n positions' values; v and p are those of the first position. */
 INLINE void add_values (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *p,
                         const uint16_t *v, size_t v_stride, size_t n)
 {
-    f8 acc[TILE][8];
+    fw acc[TILE][MOST_VECTORS];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = load8 (o + r * o_stride + 8 * i);
+        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = loadw (o + r * o_stride + WIDE * i);
     }
     for (size_t t = 0; t < n; t++, v += v_stride) {
-        f8 values[8];
-        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = load8_f16 (v + 8 * i);
+        fw values[MOST_VECTORS];
+        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = loadw_f16 (v + WIDE * i);
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            f8 weight = splat8 (p + r * BLOCK + t);
-            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fma8 (weight, values[i], acc[r][i]);
+            fw weight = splatw (p + r * BLOCK + t);
+            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fmaw (weight, values[i], acc[r][i]);
         }
     }
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) store8 (o + r * o_stride + 8 * i, acc[r][i]);
+        UNROLL for (int i = 0; i < n_vectors; i++) storew (o + r * o_stride + WIDE * i, acc[r][i]);
     }
 }
 
@@ -193,12 +204,12 @@ INLINE void value_page (const int n_rows, const wl_attention *a, size_t width, f
     const int wide = vectors_at_once (n_rows);
     const uint16_t *v = page + at * a->head_dim;
     size_t d = 0;
-    for (; d + 8 * (size_t) wide <= a->head_dim; d += 8 * (size_t) wide)
+    for (; d + WIDE * (size_t) wide <= a->head_dim; d += WIDE * (size_t) wide)
         add_values (n_rows, wide, o + d, width, weights, v + d, a->head_dim, n);
     if (wide > 2)
-        for (; d + 16 <= a->head_dim; d += 16)
+        for (; d + 2 * WIDE <= a->head_dim; d += 2 * WIDE)
             add_values (n_rows, 2, o + d, width, weights, v + d, a->head_dim, n);
-    for (; d + 8 <= a->head_dim; d += 8)
+    for (; d + WIDE <= a->head_dim; d += WIDE)
         add_values (n_rows, 1, o + d, width, weights, v + d, a->head_dim, n);
     for (; d < a->head_dim; d++)
         for (int r = 0; r < n_rows; r++)
@@ -211,23 +222,23 @@ INLINE void value_page (const int n_rows, const wl_attention *a, size_t width, f
 INLINE void add_values_q8_0 (const int n_rows, const int n_vectors, float *o, size_t o_stride, const float *weights,
                              const int8_t *v, size_t v_stride, size_t n)
 {
-    f8 acc[TILE][4];
+    fw acc[TILE][MOST_VECTORS];
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = load8 (o + r * o_stride + 8 * i);
+        UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = loadw (o + r * o_stride + WIDE * i);
     }
     for (size_t t = 0; t < n; t++, v += v_stride) {
-        f8 values[4];
-        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = load8_i8 (v + 8 * i);
+        fw values[MOST_VECTORS];
+        UNROLL for (int i = 0; i < n_vectors; i++) values[i] = loadw_i8 (v + WIDE * i);
         UNROLL for (int r = 0; r < n_rows; r++)
         {
-            f8 weight = splat8 (weights + r * PAGE + t);
-            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fma8 (weight, values[i], acc[r][i]);
+            fw weight = splatw (weights + r * PAGE + t);
+            UNROLL for (int i = 0; i < n_vectors; i++) acc[r][i] = fmaw (weight, values[i], acc[r][i]);
         }
     }
     UNROLL for (int r = 0; r < n_rows; r++)
     {
-        UNROLL for (int i = 0; i < n_vectors; i++) store8 (o + r * o_stride + 8 * i, acc[r][i]);
+        UNROLL for (int i = 0; i < n_vectors; i++) storew (o + r * o_stride + WIDE * i, acc[r][i]);
     }
 }
 
@@ -235,7 +246,7 @@ INLINE void add_values_q8_0 (const int n_rows, const int n_vectors, float *o, si
 INLINE void value_page_q8_0 (const int n_rows, const wl_attention *a, size_t width, float *o, const float *weights,
                              const int8_t *page, size_t at, size_t n)
 {
-    enum { SCALED_VECTORS = WL_KV_SCALED / 8 };
+    enum { SCALED_VECTORS = WL_KV_SCALED / WIDE };
     const int wide = vectors_at_once (n_rows) < SCALED_VECTORS ? vectors_at_once (n_rows) : SCALED_VECTORS;
     const int8_t *v = page + at * a->head_dim;
     const uint16_t *scales = scales_of (a, page);
@@ -246,7 +257,7 @@ INLINE void value_page_q8_0 (const int n_rows, const wl_attention *a, size_t wid
             UNROLL for (int r = 0; r < n_rows; r++)
                 store8 (scaled + r * PAGE + t, mul8 (load8 (weights + r * BLOCK + t), scale));
         }
-        for (size_t end = d + WL_KV_SCALED; d < end; d += 8 * (size_t) wide)
+        for (size_t end = d + WL_KV_SCALED; d < end; d += WIDE * (size_t) wide)
             add_values_q8_0 (n_rows, wide, o + d, width, scaled + at, v + d, a->head_dim, n);
     }
 }

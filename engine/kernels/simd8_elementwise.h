@@ -1,4 +1,5 @@
-/* Norms, activations and other elementwise kernels in vectors of 8 floats. Included by each ISA's file.
+/* Norms, activations and other elementwise kernels; where a lane is an element, in vectors of WIDE floats.
+ * Included by each ISA's file.
  *
  * What is left over at the end of a row goes through the scalar kernels, which compute the same. */
 #ifndef WL_ENGINE_KERNELS_SIMD8_ELEMENTWISE_H
@@ -9,7 +10,7 @@
 
 #include "engine/kernels/math.h"
 #include "kernels.h"
-#include "simd8.h"
+#include "simd_wide.h"
 
 /* -- Norms --------------------------------------------------------------------------------------------------------- */
 
@@ -69,36 +70,36 @@ static void layer_norm (float *y, const float *x, const float *w, const float *b
 
 static void silu_mul (float *y, const float *gate, const float *up, size_t n)
 {
-    const f8 one = set8 (1.0f);
+    const fw one = setw (1.0f);
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        f8 x = load8 (gate + i);
-        f8 act = div8 (x, add8 (one, exp8 (negate8 (x))));
-        store8 (y + i, mul8 (act, load8 (up + i)));
+    for (; i + WIDE <= n; i += WIDE) {
+        fw x = loadw (gate + i);
+        fw act = divw (x, addw (one, expw (negatew (x))));
+        storew (y + i, mulw (act, loadw (up + i)));
     }
     wl_kernels_scalar.silu_mul (y + i, gate + i, up + i, n - i);
 }
 
 static void gelu_mul (float *y, const float *gate, const float *up, size_t n)
 {
-    const f8 one = set8 (1.0f);
+    const fw one = setw (1.0f);
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        f8 x = load8 (gate + i);
-        f8 cubic = fma8 (mul8 (mul8 (set8 (GELU_CUBIC), x), x), x, x);
-        f8 t = tanh8 (mul8 (set8 (GELU_SCALE), cubic));
-        f8 act = mul8 (mul8 (set8 (0.5f), x), add8 (one, t));
-        store8 (y + i, mul8 (act, load8 (up + i)));
+    for (; i + WIDE <= n; i += WIDE) {
+        fw x = loadw (gate + i);
+        fw cubic = fmaw (mulw (mulw (setw (GELU_CUBIC), x), x), x, x);
+        fw t = tanhw (mulw (setw (GELU_SCALE), cubic));
+        fw act = mulw (mulw (setw (0.5f), x), addw (one, t));
+        storew (y + i, mulw (act, loadw (up + i)));
     }
     wl_kernels_scalar.gelu_mul (y + i, gate + i, up + i, n - i);
 }
 
 static void add_scaled (float *y, const float *x, float scale, size_t n)
 {
-    const f8 s = set8 (scale);
+    const fw s = setw (scale);
     size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        store8 (y + i, fma8 (load8 (x + i), s, load8 (y + i)));
+    for (; i + WIDE <= n; i += WIDE)
+        storew (y + i, fmaw (loadw (x + i), s, loadw (y + i)));
     wl_kernels_scalar.add_scaled (y + i, x + i, scale, n - i);
 }
 

@@ -78,6 +78,16 @@ OUT_OF_LINE __m512 emulated_cvtepi32_ps (__m512i v)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 
+OUT_OF_LINE __m512 emulated_cvtph_ps (__m256i v)
+{
+    lanes r;
+    r.f8[0] = _mm256_cvtph_ps (_mm256_castsi256_si128 (v));
+    r.f8[1] = _mm256_cvtph_ps (_mm256_extracti128_si256 (v, 1));
+    return r.f;
+}
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps emulated_cvtph_ps
+
 OUT_OF_LINE __m512i emulated_cvtps_epi32 (__m512 v)
 {
     lanes a = {.f = v}, r;
