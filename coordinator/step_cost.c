@@ -2,21 +2,26 @@
  *
  * A slot keeps a point of the curve: rows and the quotient of measured and prior time, smoothed. Between points the quotient is blended, so that where little was measured
  * the prior gives the shape, and where much was, the points do. One measurement moves a slot by a factor of two at most: a machine that is busy elsewhere for a
- * moment changes little. */
+ * moment changes little.
+ *
+ * What is not chosen is not measured, so a figure from a bad moment would stand for ever, and so would one from before other programs came or went. Hence the numbers of
+ * groups worth comparing are tried again now and then, the more rarely the dearer they looked. */
 #include "step_cost.h"
 
 #include <stdlib.h>
 
 #include "engine/memory.h"
 
-enum { EXACT_ROWS = 8, N_SLOTS = 32, LEAST_CHUNK = 16, CHUNK_GRAIN = 8 };
+enum { EXACT_ROWS = 8, N_SLOTS = 32, LEAST_CHUNK = 16, CHUNK_GRAIN = 8, OLD_STEPS = 64 };
 
 typedef struct point {
     double rows, quotient; /* 0: not measured */
+    uint64_t step;         /* that measured it last */
 } point;
 
 struct wl_step_cost {
     uint32_t n_stages, n_parallel;
+    uint64_t n_steps;         /* measured */
     point (*points)[N_SLOTS]; /* [n_stages] */
 };
 
@@ -43,12 +48,12 @@ void wl_step_cost_free (wl_step_cost **cost)
 
 /* -- the curve ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* Milliseconds of some machine. One or two rows cost what reading the weights costs; the multiplications show from three on, and kernels of many rows come nearer to
- * the machine's limit. */
+/* Milliseconds of some machine. One or two rows cost what reading the weights costs; the multiplications show from three on. What a step costs beside its rows
+ * (weights are unpacked once) is worth six rows. */
 static double prior_ns (size_t n_rows)
 {
-    static const double few[] = {0, 1.0, 1.1, 1.4, 1.7, 2.0, 2.4, 2.6, 2.9};
-    return 1e6 * (n_rows < sizeof few / sizeof few[0] ? few[n_rows] : 1.0 + 0.25 * (double) n_rows);
+    static const double few[] = {0, 1.0, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0};
+    return 1e6 * (n_rows < sizeof few / sizeof few[0] ? few[n_rows] : 0.9 + 0.15 * (double) n_rows);
 }
 
 /* Counts up to EXACT_ROWS have a slot each; beyond, two slots to a doubling. */
@@ -66,15 +71,18 @@ static size_t slot_of (size_t n_rows)
 
 void wl_step_cost_add (wl_step_cost *cost, uint32_t stage, size_t n_rows, uint64_t ns)
 {
-    const double pace = 0.25, most = 2;
+    const double most = 2;
+    cost->n_steps += stage == 0;
     point *at = &cost->points[stage][slot_of (n_rows)];
     double now = (double) (ns ? ns : 1) / prior_ns (n_rows);
     if (at->rows == 0) {
-        *at = (point){(double) n_rows, now};
+        *at = (point){(double) n_rows, now, cost->n_steps};
         return;
     }
     if (now > at->quotient * most)
         now = at->quotient * most;
+    double pace = cost->n_steps - at->step > OLD_STEPS ? 0.5 : 0.25;
+    at->step = cost->n_steps;
     at->quotient += pace * (now - at->quotient);
     at->rows += pace * ((double) n_rows - at->rows);
 }
@@ -152,6 +160,23 @@ size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longes
     return most;
 }
 
+/* Nanoseconds of a round in which every stream moves on by a token, dealt into n groups. */
+static double round_ns (const wl_step_cost *cost, size_t n_streams, uint32_t n)
+{
+    size_t rows = (n_streams + n - 1) / n;
+    double all = wl_step_cost_all (cost, rows), slowest = n * wl_step_cost_slowest (cost, rows);
+    double shared = n * all / cost->n_parallel, ns = all > slowest ? all : slowest;
+    return ns > shared ? ns : shared;
+}
+
+/* Whether what n groups cost was measured so long ago, for how dear it looked beside the best, that it should be tried again. */
+static bool is_doubtful (const wl_step_cost *cost, size_t n_streams, uint32_t n, double best_ns)
+{
+    double dearer = round_ns (cost, n_streams, n) / best_ns, patience = dearer * dearer;
+    return (double) (cost->n_steps - cost->points[0][slot_of ((n_streams + n - 1) / n)].step) >
+           OLD_STEPS * patience * patience;
+}
+
 uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
 {
     const double difference = 0.95; /* that makes more groups worth the unrest */
@@ -159,16 +184,17 @@ uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
     uint32_t most = cost->n_parallel > 1 ? cost->n_stages + 1 : 1, best = 1;
     double best_ns = 0;
     for (uint32_t n = 1; n <= most && n <= n_streams; n++) {
-        size_t rows = (n_streams + n - 1) / n;
-        double all = wl_step_cost_all (cost, rows), slowest = n * wl_step_cost_slowest (cost, rows);
-        double shared = n * all / cost->n_parallel;
-        double ns = all > slowest ? all : slowest; /* of a round in which every stream moves on by a token */
-        ns = ns > shared ? ns : shared;
+        double ns = round_ns (cost, n_streams, n);
         if (n == 1 || ns < best_ns * difference) {
             best = n;
             best_ns = ns;
         }
     }
+    /* The two that matter: all streams at once, with the machine's memory to themselves, and as many groups as can compute at once. */
+    const uint32_t others[] = {1, cost->n_parallel};
+    for (size_t i = 0; cost->n_parallel > 1 && i < 2; i++)
+        if (others[i] != best && others[i] <= n_streams && is_doubtful (cost, n_streams, others[i], best_ns))
+            return others[i];
     return best;
 }
 

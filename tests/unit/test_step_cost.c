@@ -1,6 +1,7 @@
 /* What the scheduler concludes from what steps cost: chunks, groups and guesses, for curves as they were measured and for made-up ones. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -136,6 +137,26 @@ static void eight_streams_become_as_many_groups_as_stages_that_compute_at_once (
     }
 }
 
+/* Groups of four over two stages take 42 ms a round, one of eight takes 60; some steps last twice as long, which must not lead away from the better choice for good. */
+static void a_slow_while_does_not_change_for_good_what_is_chosen (void **state)
+{
+    (void) state;
+    static const double ms[] = {18, 18, 19, 21, 24, 26, 28, 30};
+    wl_step_cost *cost = new_cost (2, 2);
+    size_t n_apart = 0;
+    for (int step = 0; step < 400; step++) {
+        size_t groups = wl_step_cost_groups (cost, 8), rows = (8 + groups - 1) / groups;
+        bool slow = step == 40 || step == 41; /* long enough for one group to look better */
+        for (uint32_t stage = 0; stage < 2; stage++)
+            wl_step_cost_add (cost, stage, step ? rows : 8,
+                              (uint64_t) (ms[(step ? rows : 8) - 1] * (slow ? 2e6 : 1e6)));
+        n_apart += groups == 2;
+    }
+    assert_true (n_apart < 400 - 8); /* one group was tried, too */
+    assert_true (n_apart > 300);
+    wl_step_cost_free (&cost);
+}
+
 static void streams_stay_together_where_rows_are_free (void **state)
 {
     (void) state;
@@ -195,6 +216,7 @@ int main (void)
         cmocka_unit_test (one_stage_takes_the_largest_chunks),
         cmocka_unit_test (a_chunk_keeps_others_waiting_no_longer_than_asked),
         cmocka_unit_test (eight_streams_become_as_many_groups_as_stages_that_compute_at_once),
+        cmocka_unit_test (a_slow_while_does_not_change_for_good_what_is_chosen),
         cmocka_unit_test (streams_stay_together_where_rows_are_free),
         cmocka_unit_test (guesses_are_sent_as_far_as_they_pay),
         cmocka_unit_test (a_lack_of_memory_is_an_error),
