@@ -23,6 +23,21 @@ static uint64_t run_avx2 (uint64_t rounds)
     return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
 }
 
+/* 64 multiply-adds: unsigned times signed bytes, added in fours. */
+#define VPDPBUSD(d) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #d "\n\t"
+
+static uint64_t run_avx512vnni (uint64_t rounds)
+{
+    enum { INSTRUCTIONS = 12, MULTIPLY_ADDS = 64 };
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(VPDPBUSD (0) VPDPBUSD (1) VPDPBUSD (2) VPDPBUSD (3) VPDPBUSD (4) VPDPBUSD (5) VPDPBUSD (6)
+                             VPDPBUSD (7) VPDPBUSD (8) VPDPBUSD (9) VPDPBUSD (10) VPDPBUSD (11)::
+                                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                                   "xmm10", "xmm11");
+    __asm__ volatile("vzeroupper");
+    return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
+}
+
 /* 16 x 16 x 64 multiply-adds: signed times unsigned bytes, added in fours. */
 #define TDPBSUD(d) "tdpbsud %%tmm7, %%tmm6, %%tmm" #d "\n\t"
 
@@ -90,6 +105,8 @@ uint64_t wl_peak_run (const char *isa, uint64_t rounds)
 #if defined(__x86_64__)
     if (strcmp (isa, "amx") == 0)
         return run_amx (rounds);
+    if (strcmp (isa, "avx512vnni") == 0)
+        return run_avx512vnni (rounds);
     if (strcmp (isa, "scalar") != 0)
         return run_avx2 (rounds);
 #elif defined(__aarch64__)
@@ -105,6 +122,8 @@ const char *wl_peak_instruction (const char *isa)
 #if defined(__x86_64__)
     if (strcmp (isa, "amx") == 0)
         return "tdpbsud";
+    if (strcmp (isa, "avx512vnni") == 0)
+        return "vpdpbusd";
     if (strcmp (isa, "scalar") != 0)
         return "vpmaddubsw";
 #elif defined(__aarch64__)
