@@ -265,3 +265,31 @@ void bench (test_state *t, const char *only_type)
                                  attentions[j].last);
     }
 }
+
+bool multiply_rounds (test_state *t, const char *type_name, size_t rounds, size_t n_columns)
+{
+    enum { N = 2048, TILES = 8, ROWS = TILES * WL_TILE_ROWS };
+    wl_error err = {0};
+    const wl_kernels *k = wl_kernels_find (t->isa, &err);
+    size_t i = 0;
+    while (i < n_all_types && (!type_name || strcmp (type_name, wl_type_name (all_types[i])) != 0))
+        i++;
+    if (!k || i == n_all_types) {
+        fprintf (stderr, "kernels: --multiply wants --isa of this CPU and --type\n");
+        return false;
+    }
+    const uint32_t type = all_types[i];
+    uint8_t *tiles = bench_tiles (t, type, TILES, N);
+    void *scratch = test_alloc (k->scratch_bytes);
+    float *out = test_alloc (n_columns * ROWS * sizeof (float));
+    test_activations a;
+    make_activations (t, &a, k, wl_format_find (type)->activation, n_columns, N, false);
+    for (size_t r = 0; r < rounds; r++)
+        k->matmul[type](out, ROWS, tiles, TILES, &a.a, scratch);
+    printf ("%zu multiply-adds a round\n", n_columns * ROWS * N);
+    free_activations (&a);
+    test_free (out);
+    test_free (scratch);
+    test_free (tiles);
+    return true;
+}

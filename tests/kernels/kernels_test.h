@@ -64,5 +64,7 @@ void test_quantize (test_state *t, const wl_kernels *kernels);
 void test_elementwise (test_state *t, const wl_kernels *kernels);
 void test_attention (test_state *t, const wl_kernels *kernels);
 void bench (test_state *t, const char *only_type);
+/* The same product `rounds` times; prints the multiply-adds of each. False when there is no such table or type. */
+bool multiply_rounds (test_state *t, const char *type_name, size_t rounds, size_t n_columns);
 
 #endif

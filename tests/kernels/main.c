@@ -1,7 +1,8 @@
 /* kernels: proves every kernel table equal to the scalar one, bit for bit; with --bench, times them.
  *
  *   kernels [--quick] [--isa NAME]           the comparison; ends with PASS or FAIL
- *   kernels --bench [--type NAME]            multiply-adds a clock and GB/s of each type and table */
+ *   kernels --bench [--type NAME]            multiply-adds a clock and GB/s of each type and table
+ *   kernels --multiply ROUNDS COLUMNS --isa NAME --type NAME   the same product ROUNDS times, for who counts instructions */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,18 +176,23 @@ int main (int argc, char **argv)
 {
     test_state t = {.seed = 20240607, .isa = "scalar", .what = ""};
     bool benchmark = false;
+    size_t rounds = 0, columns = 0;
     const char *only_isa = NULL, *only_type = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp (argv[i], "--quick") == 0)
             t.quick = true;
         else if (strcmp (argv[i], "--bench") == 0)
             benchmark = true;
-        else if (strcmp (argv[i], "--isa") == 0 && i + 1 < argc)
+        else if (strcmp (argv[i], "--multiply") == 0 && i + 2 < argc) {
+            rounds = strtoul (argv[++i], NULL, 10);
+            columns = strtoul (argv[++i], NULL, 10);
+        } else if (strcmp (argv[i], "--isa") == 0 && i + 1 < argc)
             only_isa = argv[++i];
         else if (strcmp (argv[i], "--type") == 0 && i + 1 < argc)
             only_type = argv[++i];
         else {
-            fprintf (stderr, "usage: kernels [--quick] [--isa NAME] | --bench [--isa NAME] [--type NAME]\n");
+            fprintf (stderr, "usage: kernels [--quick] [--isa NAME] | --bench [--isa NAME] [--type NAME] |\n"
+                             "       --multiply ROUNDS COLUMNS --isa NAME --type NAME\n");
             return 2;
         }
     }
@@ -194,6 +200,10 @@ int main (int argc, char **argv)
         t.isa = only_isa;
         bench (&t, only_type);
         return 0;
+    }
+    if (rounds) {
+        t.isa = only_isa;
+        return multiply_rounds (&t, only_type, rounds, columns) ? 0 : 2;
     }
     test_math (&t);
     test_formats (&t);
