@@ -162,18 +162,31 @@ INLINE f8 to_float8 (i8 v)
     return (f8) BOTH (vcvtq_f32_s32 (v.val[0]), vcvtq_f32_s32 (v.val[1]));
 }
 
+/* 8 groups of sum_j min_j S_j. (A lane has to be a literal.) */
+INLINE i8 add_mins (i8 total, const int16_t min[8][8], int16x8_t sums)
+{
+#define ADD_MIN(j)                                                             \
+    total.val[0] = vmlal_laneq_s16 (total.val[0], vld1_s16 (min[j]), sums, j), \
+    total.val[1] = vmlal_laneq_s16 (total.val[1], vld1_s16 (min[j] + 4), sums, j)
+    ADD_MIN (0);
+    ADD_MIN (1);
+    ADD_MIN (2);
+    ADD_MIN (3);
+    ADD_MIN (4);
+    ADD_MIN (5);
+    ADD_MIN (6);
+    ADD_MIN (7);
+#undef ADD_MIN
+    return total;
+}
+
 /* sum_j min_j S_j of 8 rows. */
 INLINE i8 sum_of_mins (const int type, const factors *f, const int16_t *sums)
 {
-    i8 total = zero_i8 ();
-    UNROLL for (int j = 0; j < block_groups (type); j++)
-    {
-        int16_t s = block_groups (type) == 8 ? (int16_t) (sums[2 * j] + sums[2 * j + 1]) : sums[j];
-        int16x8_t min = vld1q_s16 (f->min[j]);
-        total.val[0] = vmlal_n_s16 (total.val[0], vget_low_s16 (min), s);
-        total.val[1] = vmlal_n_s16 (total.val[1], vget_high_s16 (min), s);
-    }
-    return total;
+    const int16x8_t lower = vld1q_s16 (sums), upper = vld1q_s16 (sums + 8);
+    if (block_groups (type) == 8)
+        return add_mins (zero_i8 (), f->min, vpaddq_s16 (lower, upper));
+    return add_mins (add_mins (zero_i8 (), f->min, lower), f->min + 8, upper);
 }
 
 /* The float step of a block of 256: 8 rows of one column. `sums` are those of the activations just multiplied. */
