@@ -68,6 +68,25 @@ typedef union lanes {
     int32_t i32[16];
 } lanes;
 
+/* Sums wrap here; SIMDe's are those of C, where they must not. */
+#define EMULATE_SUM(name)                                      \
+    OUT_OF_LINE __m512i emulated_##name (__m512i x, __m512i y) \
+    {                                                          \
+        lanes a = {.i = x}, b = {.i = y}, r;                   \
+        for (int h = 0; h < 2; h++)                            \
+            r.i8[h] = _mm256_##name (a.i8[h], b.i8[h]);        \
+        return r.i;                                            \
+    }
+EMULATE_SUM (add_epi8)
+EMULATE_SUM (add_epi32)
+EMULATE_SUM (sub_epi32)
+#undef _mm512_add_epi8
+#define _mm512_add_epi8 emulated_add_epi8
+#undef _mm512_add_epi32
+#define _mm512_add_epi32 emulated_add_epi32
+#undef _mm512_sub_epi32
+#define _mm512_sub_epi32 emulated_sub_epi32
+
 OUT_OF_LINE __m512 emulated_cvtepi32_ps (__m512i v)
 {
     lanes a = {.i = v}, r;
