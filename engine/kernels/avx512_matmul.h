@@ -443,20 +443,19 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
             UNROLL for (int i = 0; i < 16; i += 8) store_b32 (
                 out + 4 * i,
                 _mm256_mullo_epi32 (_mm256_cvtepi16_epi32 (_mm_loadu_si128 ((const __m128i *) (sums + i))), less));
-        } else if (is_raised (type) && n_extras (type) == 8) {
-            store_b32 (out, _mm256_madd_epi16 (load_b32 (sums), _mm256_set1_epi16 ((int16_t) -panel_offset (type))));
-        } else if (is_raised (type) && is_folded (type)) {
-            b32 v = _mm256_madd_epi16 (load_b32 (sums), _mm256_set1_epi16 ((int16_t) -panel_offset (type)));
-            __m128i s = _mm_add_epi32 (_mm256_castsi256_si128 (v), _mm256_extracti128_si256 (v, 1));
-            s = _mm_add_epi32 (s, _mm_shuffle_epi32 (s, 0x4e));
-            const int32_t start = _mm_cvtsi128_si32 (s) + _mm_extract_epi32 (s, 1);
-            memcpy (out, &start, 4);
+        } else if (is_raised (type) && block_width (type) == 256) {
+            const b32 v = _mm256_madd_epi16 (load_b32 (sums), _mm256_set1_epi16 ((int16_t) -panel_offset (type)));
+            if (is_folded (type)) {
+                __m128i s = _mm_add_epi32 (_mm256_castsi256_si128 (v), _mm256_extracti128_si256 (v, 1));
+                s = _mm_add_epi32 (s, _mm_shuffle_epi32 (s, 0x4e));
+                const int32_t start = _mm_cvtsi128_si32 (s) + _mm_extract_epi32 (s, 1);
+                memcpy (out, &start, 4);
+            } else
+                store_b32 (out, v);
         } else if (is_raised (type)) {
-            const int each = sums_each / (int) n_extras (type);
-            UNROLL for (int j = 0; j < (int) n_extras (type); j++)
+            UNROLL for (int j = 0; j < sums_each; j++)
             {
-                int32_t start = 0;
-                UNROLL for (int i = 0; i < each; i++) start -= panel_offset (type) * sums[j * each + i];
+                const int32_t start = -panel_offset (type) * sums[j];
                 memcpy (out + 4 * j, &start, 4);
             }
         } else if (type == Q4_K || type == Q5_K) {

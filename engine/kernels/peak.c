@@ -8,35 +8,24 @@
 
 #if defined(__x86_64__)
 
-/* 32 multiply-adds: unsigned times signed bytes, added in pairs. */
-#define MADDUBSW(d) "vpmaddubsw %%ymm14, %%ymm15, %%ymm" #d "\n\t"
+/* INSTRUCTION of two registers into 12 others, none of which waits for another. */
+#define INTO(instruction, kind, d) instruction " %%" kind "14, %%" kind "15, %%" kind #d "\n\t"
+#define INTO_4(i, k, a, b, c, d) INTO (i, k, a) INTO (i, k, b) INTO (i, k, c) INTO (i, k, d)
+#define DEFINE_RUN(name, instruction, kind, multiply_adds)                                                             \
+    static uint64_t name (uint64_t rounds)                                                                             \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < rounds; i++)                                                                          \
+            __asm__ volatile(INTO_4 (instruction, kind, 0, 1, 2, 3) INTO_4 (instruction, kind, 4, 5, 6, 7)             \
+                                 INTO_4 (instruction, kind, 8, 9, 10, 11)::                                            \
+                                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", \
+                                       "xmm10", "xmm11");                                                              \
+        __asm__ volatile("vzeroupper");                                                                                \
+        return rounds * 12 * (multiply_adds);                                                                          \
+    }
 
-static uint64_t run_avx2 (uint64_t rounds)
-{
-    enum { INSTRUCTIONS = 12, MULTIPLY_ADDS = 32 };
-    for (uint64_t i = 0; i < rounds; i++)
-        __asm__ volatile(MADDUBSW (0) MADDUBSW (1) MADDUBSW (2) MADDUBSW (3) MADDUBSW (4) MADDUBSW (5) MADDUBSW (6)
-                             MADDUBSW (7) MADDUBSW (8) MADDUBSW (9) MADDUBSW (10) MADDUBSW (11)::
-                                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-                                   "xmm10", "xmm11");
-    __asm__ volatile("vzeroupper");
-    return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
-}
-
-/* 64 multiply-adds: unsigned times signed bytes, added in fours. */
-#define VPDPBUSD(d) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #d "\n\t"
-
-static uint64_t run_avx512vnni (uint64_t rounds)
-{
-    enum { INSTRUCTIONS = 12, MULTIPLY_ADDS = 64 };
-    for (uint64_t i = 0; i < rounds; i++)
-        __asm__ volatile(VPDPBUSD (0) VPDPBUSD (1) VPDPBUSD (2) VPDPBUSD (3) VPDPBUSD (4) VPDPBUSD (5) VPDPBUSD (6)
-                             VPDPBUSD (7) VPDPBUSD (8) VPDPBUSD (9) VPDPBUSD (10) VPDPBUSD (11)::
-                                 : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-                                   "xmm10", "xmm11");
-    __asm__ volatile("vzeroupper");
-    return rounds * INSTRUCTIONS * MULTIPLY_ADDS;
-}
+/* Unsigned times signed bytes, added in pairs to int16, and in fours to int32. */
+DEFINE_RUN (run_avx2, "vpmaddubsw", "ymm", 32)
+DEFINE_RUN (run_avx512vnni, "vpdpbusd", "zmm", 64)
 
 /* 16 x 16 x 64 multiply-adds: signed times unsigned bytes, added in fours. */
 #define TDPBSUD(d) "tdpbsud %%tmm7, %%tmm6, %%tmm" #d "\n\t"

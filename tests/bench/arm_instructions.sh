@@ -32,16 +32,15 @@ instructions () {
 }
 
 printf '%-6s %-6s %8s  %s\n' isa type columns 'instructions a multiply-add (and multiply-adds an instruction)'
-for columns in "${@:-128 1}"; do
-    for n in $columns; do
-        for isa in neon i8mm; do
-            for type in Q4_K Q6_K Q8_0 Q4_1; do
-                once=$(instructions 1 "$n" --isa $isa --type $type)
-                thrice=$(instructions 3 "$n" --isa $isa --type $type)
-                macs=$(cut -d' ' -f1 "$folder/said")
-                awk -v i=$(((thrice - once) / 2)) -v m="$macs" -v isa=$isa -v type=$type -v n="$n" \
-                    'BEGIN { printf "%-6s %-6s %8d  %.3f (%.1f)\n", isa, type, n, i / m, m / i }'
-            done
+[ $# -gt 0 ] || set -- 128 1
+for n in "$@"; do
+    for isa in neon i8mm; do
+        for type in Q4_K Q6_K Q8_0 Q4_1; do
+            once=$(instructions 1 "$n" --isa $isa --type $type)
+            thrice=$(instructions 3 "$n" --isa $isa --type $type)
+            macs=$(cut -d' ' -f1 "$folder/said")
+            awk -v i=$(((thrice - once) / 2)) -v m="$macs" -v isa=$isa -v type=$type -v n="$n" \
+                'BEGIN { printf "%-6s %-6s %8d  %.3f (%.1f)\n", isa, type, n, i / m, m / i }'
         done
     done
 done

@@ -129,23 +129,18 @@ OUT_OF_LINE __m512i emulated_srli_epi16 (__m512i v, unsigned n)
 #undef _mm512_srli_epi16
 #define _mm512_srli_epi16 emulated_srli_epi16
 
-OUT_OF_LINE __m512i emulated_cvtepu8_epi32 (__m128i v)
-{
-    lanes r;
-    r.i8[0] = _mm256_cvtepu8_epi32 (v);
-    r.i8[1] = _mm256_cvtepu8_epi32 (_mm_srli_si128 (v, 8));
-    return r.i;
-}
+#define EMULATE_WIDENING(name)                           \
+    OUT_OF_LINE __m512i emulated_##name (__m128i v)      \
+    {                                                    \
+        lanes r;                                         \
+        r.i8[0] = _mm256_##name (v);                     \
+        r.i8[1] = _mm256_##name (_mm_srli_si128 (v, 8)); \
+        return r.i;                                      \
+    }
+EMULATE_WIDENING (cvtepu8_epi32)
+EMULATE_WIDENING (cvtepi8_epi32)
 #undef _mm512_cvtepu8_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
-
-OUT_OF_LINE __m512i emulated_cvtepi8_epi32 (__m128i v)
-{
-    lanes r;
-    r.i8[0] = _mm256_cvtepi8_epi32 (v);
-    r.i8[1] = _mm256_cvtepi8_epi32 (_mm_srli_si128 (v, 8));
-    return r.i;
-}
 #undef _mm512_cvtepi8_epi32
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 
