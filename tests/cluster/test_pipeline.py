@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import make_model
-from conftest import children_of, random_tokens, wait_for
+from conftest import SLOW, children_of, random_tokens, wait_for
 
 REPEATING = "one two three four five six seven one two three four five six seven one two three " * 3
 NOVEL = "Three sheep walk over a hill. The first one says:"
@@ -132,9 +132,10 @@ def test_the_time_of_each_stage_is_told_by_cause_and_adds_up(woolly, own_models)
     for span in spans:  # from the first step's arrival to the last one's end, which are a step apart from stage to stage
         assert 0.5 * whole < span <= 1.05 * whole, (spans, whole)
     one_at_a_time = [stage["time"]["compute_s"] for stage in answer["stages"]]
-    # With one stream, a stage waits while the others compute. How long those took has in it what they themselves waited for a processor, so less will do.
+    # With one stream, a stage waits at least while the others compute. Sanitized builds run beside compilers, and what a stage waits for a processor counts as computing.
+    part = 0.5 if SLOW == 1 else 0.25
     for index, stage in enumerate(answer["stages"]):
-        assert stage["time"]["starved_s"] + stage["time"]["hop_s"] > 0.25 * (sum(one_at_a_time) - one_at_a_time[index])
+        assert stage["time"]["starved_s"] + stage["time"]["hop_s"] > part * (sum(one_at_a_time) - one_at_a_time[index])
 
 
 def test_a_trace_holds_every_step_of_every_stage(woolly, own_models, tmp_path):
