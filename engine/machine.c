@@ -1,12 +1,15 @@
 /* What this machine offers to computing; see machine.h. */
 #include "machine.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #ifdef __linux__
 #include <sched.h>
+#include <sys/syscall.h>
 
 static uint32_t affinity_cores (void)
 {
@@ -28,6 +31,21 @@ static uint32_t quota_cores (void)
     fclose (file);
     return quota && period ? (uint32_t) ((quota + period - 1) / period) : 0;
 }
+
+void wl_machine_compute_thread (void)
+{
+    struct { /* sched_setattr's argument in its first version: the C library need not have it */
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t slice_ns, deadline_ns, period_ns;
+    } long_slice = {.size = sizeof long_slice, .policy = SCHED_OTHER, .slice_ns = 100000000}; /* the longest there is */
+    errno = 0;
+    long_slice.nice = getpriority (PRIO_PROCESS, 0);
+    if (errno == 0)
+        syscall (SYS_sched_setattr, 0, &long_slice, 0); /* refused, it costs time only */
+}
 #else
 static uint32_t affinity_cores (void)
 {
@@ -37,6 +55,10 @@ static uint32_t affinity_cores (void)
 static uint32_t quota_cores (void)
 {
     return 0;
+}
+
+void wl_machine_compute_thread (void)
+{
 }
 #endif
 

@@ -11,4 +11,8 @@ uint32_t wl_machine_cores (void);
 uint64_t wl_now_ns (void);
 double wl_now_s (void);
 
+/* Tells the system that the calling thread computes for long at a time, so that one which wakes to pass a message on goes first where both want the same core (Linux 6.12 and later, by
+ * a long time slice; nothing elsewhere). */
+void wl_machine_compute_thread (void);
+
 #endif

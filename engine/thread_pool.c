@@ -85,6 +85,7 @@ static void *worker_main (void *argument)
 {
     worker *self = argument;
     wl_thread_pool *pool = self->pool;
+    wl_machine_compute_thread ();
     while (!atomic_load (&pool->stop)) {
         uint64_t since = wl_now_ns ();
         unsigned spins = 0;

@@ -437,6 +437,7 @@ static void run (zsock_t *pipe, void *args)
 {
     stage_loop *loop = args;
     loop->pipe = pipe;
+    wl_machine_compute_thread ();
     bool running = open_pull (loop);
     zsock_signal (pipe, 0);
     while (running) {
