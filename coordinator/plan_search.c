@@ -4,6 +4,9 @@
  * with this node. For throughput, a limit P is tried: every stage and transfer must be within P, and of the ways that are, the one with the least sum, which is the round trip, must be within
  * P times the steps in flight. What is feasible at P is feasible above it, so bisection finds the least P.
  *
+ * Then cuts are moved (plan_recut). All requests' prompts come before what they generate, so what counts is the slowest stage of prefill plus the slowest of decoding, two different ones if only
+ * the last has the head. For a limit on decoding, bisection finds the least limit on prefill; lower limits on decoding are tried, each just under what the last one led to.
+ *
  * Two kinds of graph: where workers are of few kinds, a node is (how many of each kind are used, the kind of the last), which covers every order and choice; else a node is a position in a
  * given order, and several orders are tried. */
 #include "plan_search.h"
@@ -62,10 +65,35 @@ static bool open_graph (graph *g, const plan_prices *p, uint32_t n_nodes, size_t
 
 /* -- prices ----------------------------------------------------------------------------------------------------------------------------------------- */
 
+typedef struct limits { /* seconds of a stage, or of a transfer */
+    double whole, prefill, decode;
+} limits;
+
+static double part_s (const plan_prices *p, const plan_part *part, const double *layers_s, const double *head_s)
+{
+    const double *before = layers_s + (size_t) part->worker * (p->n_layers + 1);
+    return before[part->end] - before[part->first] + (part->end == p->n_layers ? head_s[part->worker] : 0);
+}
+
 double plan_part_s (const plan_prices *p, const plan_part *part)
 {
-    const double *before = p->layers_s + (size_t) part->worker * (p->n_layers + 1);
-    return before[part->end] - before[part->first] + (part->end == p->n_layers ? p->head_s[part->worker] : 0);
+    return part_s (p, part, p->layers_s, p->head_s);
+}
+
+static double decode_part_s (const plan_prices *p, const plan_part *part)
+{
+    return part_s (p, part, p->decode_layers_s, p->decode_head_s);
+}
+
+static bool is_within (const plan_prices *p, const plan_part *part, const limits *most)
+{
+    double whole = plan_part_s (p, part);
+    if (whole > most->whole)
+        return false;
+    if (most->prefill == INFINITY && most->decode == INFINITY)
+        return true;
+    double decode = decode_part_s (p, part);
+    return decode <= most->decode && whole - decode <= most->prefill;
 }
 
 bool plan_part_fits (const plan_prices *p, const plan_part *part)
@@ -81,21 +109,53 @@ static size_t hop_index (const plan_prices *p, uint32_t from, uint32_t to)
     return (size_t) from * (p->n + 1) + to;
 }
 
-double plan_value (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
+/* The slowest stage or transfer of each phase. */
+static limits slowest_of (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
 {
-    double slowest = 0, round_trip = 0;
+    limits slowest = {0};
     uint32_t from = p->n;
     for (uint32_t i = 0; i <= n_parts; i++) {
         uint32_t to = i < n_parts ? parts[i].worker : p->n;
-        double transfer = p->transfers_s[hop_index (p, from, to)], stage = i < n_parts ? plan_part_s (p, &parts[i]) : 0;
-        round_trip += p->hops_s[hop_index (p, from, to)] + stage;
-        slowest = stage > slowest ? stage : slowest;
-        slowest = transfer > slowest ? transfer : slowest;
+        double whole = i < n_parts ? plan_part_s (p, &parts[i]) : 0,
+               decode = i < n_parts ? decode_part_s (p, &parts[i]) : 0;
+        double transfer = p->transfers_s[hop_index (p, from, to)],
+               decode_transfer = p->decode_transfers_s[hop_index (p, from, to)];
+        slowest.whole = fmax (slowest.whole, fmax (whole, transfer));
+        slowest.decode = fmax (slowest.decode, fmax (decode, decode_transfer));
+        slowest.prefill = fmax (slowest.prefill, fmax (whole - decode, transfer - decode_transfer));
         from = to;
     }
-    if (p->latency)
-        return round_trip;
-    return round_trip / p->in_flight > slowest ? round_trip / p->in_flight : slowest;
+    return slowest;
+}
+
+static double round_trip_s (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
+{
+    double seconds = 0;
+    uint32_t from = p->n;
+    for (uint32_t i = 0; i <= n_parts; i++) {
+        uint32_t to = i < n_parts ? parts[i].worker : p->n;
+        seconds += p->hops_s[hop_index (p, from, to)] + (i < n_parts ? plan_part_s (p, &parts[i]) : 0);
+        from = to;
+    }
+    return seconds;
+}
+
+double plan_value (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
+{
+    double round_trip = round_trip_s (p, parts, n_parts);
+    return p->latency ? round_trip : fmax (round_trip / p->in_flight, slowest_of (p, parts, n_parts).whole);
+}
+
+static double phases_s (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
+{
+    limits slowest = slowest_of (p, parts, n_parts);
+    return slowest.prefill + slowest.decode;
+}
+
+double plan_phases_s (const plan_prices *p, const plan_part *parts, uint32_t n_parts)
+{
+    double round_trip = round_trip_s (p, parts, n_parts);
+    return p->latency ? round_trip : fmax (round_trip / p->in_flight, phases_s (p, parts, n_parts));
 }
 
 /* -- one pass --------------------------------------------------------------------------------------------------------------------------------------------- */
@@ -138,7 +198,7 @@ static uint32_t came_from (const plan_prices *p, const graph *g, uint32_t index,
 
 /* best[b]: a part [a, b) adds before[b] - before[a], so the least entry[a] - before[a] is wanted, of the a that memory and limit allow. As b grows those begin further on, so a
  * queue of candidates, each better than all before it, gives it in one pass. */
-static void extend (const plan_prices *p, graph *g, const node *at, double limit)
+static void extend (const plan_prices *p, graph *g, const node *at, const limits *most)
 {
     size_t width = p->n_layers + 1, row = (size_t) (at - g->nodes) * width;
     const double *before = p->layers_s + (size_t) at->worker * width;
@@ -152,7 +212,7 @@ static void extend (const plan_prices *p, graph *g, const node *at, double limit
         g->queue[tail++] = b - 1;
         for (; first < b; first++) {
             const plan_part part = {at->worker, first, b};
-            if (plan_part_s (p, &part) <= limit && plan_part_fits (p, &part))
+            if (is_within (p, &part, most) && plan_part_fits (p, &part))
                 break;
         }
         while (head < tail && g->queue[head] < first)
@@ -165,14 +225,14 @@ static void extend (const plan_prices *p, graph *g, const node *at, double limit
 }
 
 /* The least sum over all ways, and the way: INFINITY where there is none. */
-static double solve (const plan_prices *p, graph *g, double limit, plan_part *parts, uint32_t *n_parts)
+static double solve (const plan_prices *p, graph *g, const limits *most, plan_part *parts, uint32_t *n_parts)
 {
     size_t width = p->n_layers + 1;
     double least = INFINITY;
     uint32_t at = UINT32_MAX, layer = p->n_layers, n = 0;
     for (uint32_t i = 0; i < g->n_nodes; i++) {
-        enter (p, g, &g->nodes[i], limit);
-        extend (p, g, &g->nodes[i], limit);
+        enter (p, g, &g->nodes[i], most->whole);
+        extend (p, g, &g->nodes[i], most);
         double whole = g->best[i * width + p->n_layers] + p->hops_s[hop_index (p, g->nodes[i].worker, p->n)];
         if (g->nodes[i].ends && whole < least) {
             least = whole;
@@ -182,7 +242,7 @@ static double solve (const plan_prices *p, graph *g, double limit, plan_part *pa
     for (; at != UINT32_MAX; n++) {
         uint32_t first = g->came_layer[at * width + layer];
         parts[n] = (plan_part){g->nodes[at].worker, first, layer};
-        at = first ? came_from (p, g, at, first, limit) : UINT32_MAX;
+        at = first ? came_from (p, g, at, first, most->whole) : UINT32_MAX;
         layer = first;
     }
     for (uint32_t i = 0; i < n / 2; i++) {
@@ -194,6 +254,12 @@ static double solve (const plan_prices *p, graph *g, double limit, plan_part *pa
     return least;
 }
 
+static double solve_within (const plan_prices *p, graph *g, double whole, plan_part *parts, uint32_t *n_parts)
+{
+    const limits most = {whole, INFINITY, INFINITY};
+    return solve (p, g, &most, parts, n_parts);
+}
+
 /* The best of this graph, if it beats `value`; parts and value are then replaced. scratch [n_layers]. */
 static void improve (const plan_prices *p, graph *g, plan_part *parts, uint32_t *n_parts, double *value,
                      plan_part *scratch)
@@ -201,7 +267,7 @@ static void improve (const plan_prices *p, graph *g, plan_part *parts, uint32_t 
     uint32_t n;
     double low = 0;
     if (*value == INFINITY || p->latency) {
-        low = solve (p, g, INFINITY, scratch, &n) / p->in_flight; /* no round trip is shorter */
+        low = solve_within (p, g, INFINITY, scratch, &n) / p->in_flight; /* no round trip is shorter */
         double found = n ? plan_value (p, scratch, n) : INFINITY;
         if (found >= *value)
             return;
@@ -210,13 +276,13 @@ static void improve (const plan_prices *p, graph *g, plan_part *parts, uint32_t 
         memcpy (parts, scratch, n * sizeof *parts);
         if (p->latency)
             return;
-    } else if (solve (p, g, *value * 0.999, scratch, &n) > *value * 0.999 * p->in_flight) {
+    } else if (solve_within (p, g, *value * 0.999, scratch, &n) > *value * 0.999 * p->in_flight) {
         return;
     }
     double high = *value;
     for (int i = 0; i < BISECTIONS && high - low > close_enough * high; i++) {
         double middle = (low + high) / 2;
-        if (solve (p, g, middle, scratch, &n) > middle * p->in_flight) {
+        if (solve_within (p, g, middle, scratch, &n) > middle * p->in_flight) {
             low = middle;
             continue;
         }
@@ -227,7 +293,7 @@ static void improve (const plan_prices *p, graph *g, plan_part *parts, uint32_t 
         memcpy (parts, scratch, n * sizeof *parts);
     }
     /* Of all that come within 2% of it, the one with the shortest round trip. */
-    solve (p, g, high * worth_it, scratch, &n);
+    solve_within (p, g, high * worth_it, scratch, &n);
     double found = n ? plan_value (p, scratch, n) : INFINITY;
     if (found <= high * worth_it) {
         *value = found;
@@ -368,7 +434,7 @@ static void order_by_speed (const plan_prices *p, uint32_t *order, bool fastest_
     }
 }
 
-/* -- evening out ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* -- cuts ------------------------------------------------------------------------------------------------------------------------------------------ */
 
 /* All of these workers, in this order. */
 static bool chain_graph (graph *g, const plan_prices *p, const plan_part *parts, uint32_t n_parts, wl_error *err)
@@ -387,34 +453,51 @@ static bool chain_graph (graph *g, const plan_prices *p, const plan_part *parts,
     return true;
 }
 
-/* Where it is the round trip that limits, cuts are free within bounds: those that make the slowest stage the fastest. */
-static bool even_out (const plan_prices *p, plan_part *parts, uint32_t n_parts, double value, plan_part *scratch,
-                      wl_error *err)
+/* The split of this chain with the least slowest stage of prefill, of those within a limit on decoding and on the round trip. *least: no limit on prefill below it is met; raised. */
+static bool least_prefill (const plan_prices *p, graph *g, double decode, double round_trip, double *least,
+                           plan_part *parts, plan_part *scratch)
 {
-    graph g;
     uint32_t n;
-    double low = 0, high = 0;
-    if (!chain_graph (&g, p, parts, n_parts, err))
+    limits most = {INFINITY, INFINITY, decode};
+    if (solve (p, g, &most, parts, &n) > round_trip)
         return false;
-    for (uint32_t i = 0; i < n_parts; i++) {
-        double stage = plan_part_s (p, &parts[i]);
-        high = stage > high ? stage : high;
-    }
-    for (int i = 0; i < BISECTIONS && high - low > close_enough * high; i++) {
-        double middle = (low + high) / 2;
-        if (solve (p, &g, middle, scratch, &n) > value * p->in_flight * (1 + close_enough)) {
-            low = middle;
+    double high = slowest_of (p, parts, n).prefill;
+    while (high - *least > close_enough * high) {
+        most.prefill = (*least + high) / 2;
+        if (solve (p, g, &most, scratch, &n) > round_trip) {
+            *least = most.prefill;
             continue;
         }
-        high = 0;
-        for (uint32_t k = 0; k < n; k++) {
-            double stage = plan_part_s (p, &scratch[k]);
-            high = stage > high ? stage : high;
-        }
+        double found = slowest_of (p, scratch, n).prefill;
+        high = found < most.prefill ? found : most.prefill;
         memcpy (parts, scratch, n * sizeof *parts);
     }
-    free_graph (&g);
     return true;
+}
+
+bool plan_recut (const plan_prices *p, plan_part *parts, uint32_t n_parts, wl_error *err)
+{
+    enum { MOST_LIMITS = 64 };
+    graph g;
+    double best = phases_s (p, parts, n_parts), least = 0, decode = INFINITY;
+    double round_trip = plan_value (p, parts, n_parts) * p->in_flight * (1 + close_enough);
+    plan_part *found = wl_new (p->n_layers, sizeof *found, err), *scratch = wl_new (p->n_layers, sizeof *scratch, err);
+    bool ok = found && scratch && chain_graph (&g, p, parts, n_parts, err);
+    for (int i = 0; ok && i < MOST_LIMITS && least < best; i++) {
+        if (!least_prefill (p, &g, decode, round_trip, &least, found, scratch))
+            break;
+        double value = phases_s (p, found, n_parts);
+        if (value < best) {
+            best = value;
+            memcpy (parts, found, n_parts * sizeof *parts);
+        }
+        decode = slowest_of (p, found, n_parts).decode * (1 - close_enough);
+    }
+    if (ok)
+        free_graph (&g);
+    free (found);
+    free (scratch);
+    return ok;
 }
 
 bool plan_search (const plan_prices *p, plan_part *parts, uint32_t *n_parts, double *value, bool *exact, wl_error *err)
@@ -456,10 +539,6 @@ bool plan_search (const plan_prices *p, plan_part *parts, uint32_t *n_parts, dou
         free_graph (&g);
     }
 done:
-    if (ok && *n_parts > 1 && !p->latency) { /* where it is the round trip that counts */
-        ok = even_out (p, parts, *n_parts, *value, scratch, err);
-        *value = plan_value (p, parts, *n_parts);
-    }
     free_graph (&g);
     free (order);
     free (scratch);

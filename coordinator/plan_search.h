@@ -14,6 +14,7 @@ typedef struct plan_prices {
     double *head_s;              /* [n] */
     double *hops_s;              /* [n + 1][n + 1] latency and transfer; INFINITY: cannot be */
     double *transfers_s;         /* [n + 1][n + 1] how long the link is taken */
+    double *decode_layers_s, *decode_head_s, *decode_transfers_s; /* of these, decoding; the rest is prefill */
     const uint64_t *layer_bytes; /* [n_layers + 1] memory of the layers before this one */
     uint64_t first_bytes, last_bytes, work_bytes;
     uint64_t *memory_bytes; /* [n] */
@@ -36,6 +37,13 @@ bool plan_search (const plan_prices *prices, plan_part *parts, uint32_t *n_parts
 /* What a split is worth: the largest of slowest stage, slowest transfer and round trip over the steps in flight; or the round trip. */
 double plan_value (const plan_prices *prices, const plan_part *parts, uint32_t n_parts);
 double plan_part_s (const plan_prices *prices, const plan_part *part);
+
+/* Moves the cuts between these parts, workers and order as they are, to where the slowest stage of prefill and the slowest one of decoding take the least together (one has a head, which
+ * prefill hardly needs); the round trip over the steps in flight gets no longer than plan_value. For throughput only. */
+bool plan_recut (const plan_prices *prices, plan_part *parts, uint32_t n_parts, wl_error *err);
+/* Seconds of a split where prefill comes first and decoding after it, or the round trip's: what plan_recut makes small. */
+double plan_phases_s (const plan_prices *prices, const plan_part *parts, uint32_t n_parts);
+
 bool plan_part_fits (const plan_prices *prices, const plan_part *part);
 
 #endif

@@ -143,9 +143,12 @@ typedef struct pricing {
 static void free_pricing (pricing *p)
 {
     free (p->prices.layers_s);
+    free (p->prices.decode_layers_s);
     free (p->prices.head_s);
+    free (p->prices.decode_head_s);
     free (p->prices.hops_s);
     free (p->prices.transfers_s);
+    free (p->prices.decode_transfers_s);
     free (p->prices.memory_bytes);
     free (p->prices.required);
     free (p->candidates);
@@ -165,15 +168,19 @@ static bool open_pricing (pricing *p, const wl_plan_request *r, wl_error *err)
     p->prices.n_layers = r->model->n_layers;
     p->prices.latency = r->objective == WL_LATENCY;
     p->prices.layers_s = wl_new (most * (layers + 1), sizeof (double), err);
+    p->prices.decode_layers_s = wl_new (most * (layers + 1), sizeof (double), err);
     p->prices.head_s = wl_new (most, sizeof (double), err);
+    p->prices.decode_head_s = wl_new (most, sizeof (double), err);
     p->prices.hops_s = wl_new ((most + 1) * (most + 1), sizeof (double), err);
     p->prices.transfers_s = wl_new ((most + 1) * (most + 1), sizeof (double), err);
+    p->prices.decode_transfers_s = wl_new ((most + 1) * (most + 1), sizeof (double), err);
     p->prices.memory_bytes = wl_new (most, sizeof (uint64_t), err);
     p->prices.required = wl_new (most, sizeof (bool), err);
     p->prices.layer_bytes = p->layer_bytes;
     p->prices.kinds = p->kinds;
-    if (p->candidates && p->kinds && p->layer_bytes && p->sharing && p->prices.layers_s && p->prices.head_s &&
-        p->prices.hops_s && p->prices.transfers_s && p->prices.memory_bytes && p->prices.required)
+    if (p->candidates && p->kinds && p->layer_bytes && p->sharing && p->prices.layers_s &&
+        p->prices.decode_layers_s && p->prices.head_s && p->prices.decode_head_s && p->prices.hops_s &&
+        p->prices.transfers_s && p->prices.decode_transfers_s && p->prices.memory_bytes && p->prices.required)
         return true;
     free_pricing (p);
     return false;
@@ -197,66 +204,83 @@ static void price_memory (const wl_plan_request *r, pricing *p)
     p->layer_bytes[last + 1] = p->layer_bytes[last] + needed (r, last, last) - p->prices.work_bytes;
 }
 
+/* The workload without its prompts. */
+static workload decoding_of (const workload *w)
+{
+    workload decoding = *w;
+    decoding.chunks = decoding.prompts = 0;
+    return decoding;
+}
+
+static double transfer_s (const wl_plan_request *r, const workload *w, wl_plan_link link)
+{
+    double rows = w->chunks * r->chunk_rows + w->decode_steps * w->decode_rows;
+    return rows * (double) wl_hop_row_bytes (r->hop, r->model->d_model) / link.bytes_per_s * w->scale;
+}
+
 static void price_hops (const wl_plan_request *r, pricing *p, const workload *w)
 {
     uint32_t n = p->prices.n;
     double steps = w->chunks + w->decode_steps;
-    double bytes = (w->chunks * r->chunk_rows + w->decode_steps * w->decode_rows) *
-                   (double) wl_hop_row_bytes (r->hop, r->model->d_model);
+    const workload decoding = decoding_of (w);
     for (uint32_t a = 0; a <= n; a++)
         for (uint32_t b = 0; b <= n; b++) {
             size_t i = (size_t) a * (n + 1) + b;
             wl_plan_link link =
                 wl_plan_hop (r, a < n ? p->candidates[a] : r->n_workers, b < n ? p->candidates[b] : r->n_workers);
             bool tokens_only = a == n || b == n;
-            p->prices.transfers_s[i] = tokens_only ? 0 : bytes / link.bytes_per_s * w->scale;
+            p->prices.transfers_s[i] = tokens_only ? 0 : transfer_s (r, w, link);
+            p->prices.decode_transfers_s[i] = tokens_only ? 0 : transfer_s (r, &decoding, link);
             p->prices.hops_s[i] = steps * link.latency_s * w->scale + p->prices.transfers_s[i];
         }
 }
 
-/* Seconds of the workload in one layer of a worker, or in its head. */
-static double workload_layer_s (const wl_plan_request *r, const workload *w, uint32_t worker, uint32_t sharing,
-                                uint32_t layer)
+/* Seconds of the workload in one layer at some speed, or in the head. */
+static double layer_s (const wl_plan_request *r, const workload *w, const wl_speed *speed,
+                       const wl_correction *correction, uint32_t layer)
 {
     const wl_step_shape chunk = chunk_shape (r), decode = decode_shape (w->decode_rows);
-    const wl_plan_worker *v = &r->workers[worker];
-    const wl_speed *whole = &r->machines[v->machine].whole;
-    double own = w->chunks * wl_cost_layer_s (r->cost, &v->speed, &v->correction, layer, &chunk) +
-                 w->decode_steps * wl_cost_layer_s (r->cost, &v->speed, &v->correction, layer, &decode);
-    double all = sharing < 2 || !whole->n_threads
-                     ? 0
-                     : w->chunks * wl_cost_layer_s (r->cost, whole, &v->correction, layer, &chunk) +
-                           w->decode_steps * wl_cost_layer_s (r->cost, whole, &v->correction, layer, &decode);
-    return shared (r, worker, sharing, own, all) * w->scale;
+    double prefill = w->chunks ? w->chunks * wl_cost_layer_s (r->cost, speed, correction, layer, &chunk) : 0;
+    return (prefill + w->decode_steps * wl_cost_layer_s (r->cost, speed, correction, layer, &decode)) * w->scale;
 }
 
-static double workload_head_s (const wl_plan_request *r, const workload *w, uint32_t worker, uint32_t sharing)
+static double head_s (const wl_plan_request *r, const workload *w, const wl_speed *speed,
+                      const wl_correction *correction)
 {
     const wl_step_shape decode = decode_shape (w->decode_rows), first = {.rows = 1, .logit_rows = 1};
+    double prefill = w->prompts ? w->prompts * wl_cost_head_s (r->cost, speed, correction, &first) : 0;
+    return (prefill + w->decode_steps * wl_cost_head_s (r->cost, speed, correction, &decode)) * w->scale;
+}
+
+/* Of candidate i: `layers_s` [n_layers + 1] of the layers before each, and its head. */
+static void price_worker (const wl_plan_request *r, const pricing *p, const workload *w, uint32_t i, double *layers_s,
+                          double *head)
+{
+    uint32_t worker = p->candidates[i];
     const wl_plan_worker *v = &r->workers[worker];
     const wl_speed *whole = &r->machines[v->machine].whole;
-    double own = w->prompts * wl_cost_head_s (r->cost, &v->speed, &v->correction, &first) +
-                 w->decode_steps * wl_cost_head_s (r->cost, &v->speed, &v->correction, &decode);
-    double all = sharing < 2 || !whole->n_threads
-                     ? 0
-                     : w->prompts * wl_cost_head_s (r->cost, whole, &v->correction, &first) +
-                           w->decode_steps * wl_cost_head_s (r->cost, whole, &v->correction, &decode);
-    return shared (r, worker, sharing, own, all) * w->scale;
+    uint32_t sharing = p->prices.latency ? 1 : p->sharing[v->machine];
+    bool crowded = sharing > 1 && whole->n_threads;
+    for (uint32_t layer = 0; layer < p->prices.n_layers; layer++) {
+        uint32_t like = wl_cost_like (r->cost, layer);
+        double seconds = layers_s[like + 1] - layers_s[like];
+        if (like == layer)
+            seconds = shared (r, worker, sharing, layer_s (r, w, &v->speed, &v->correction, layer),
+                              crowded ? layer_s (r, w, whole, &v->correction, layer) : 0);
+        layers_s[layer + 1] = layers_s[layer] + seconds;
+    }
+    *head = shared (r, worker, sharing, head_s (r, w, &v->speed, &v->correction),
+                    crowded ? head_s (r, w, whole, &v->correction) : 0);
 }
 
 static void price_layers (const wl_plan_request *r, pricing *p, const workload *w)
 {
+    const workload decoding = decoding_of (w);
     for (uint32_t i = 0; i < p->prices.n; i++) {
-        uint32_t worker = p->candidates[i];
-        const wl_plan_worker *v = &r->workers[worker];
-        uint32_t sharing = p->prices.latency ? 1 : p->sharing[v->machine];
-        double *before = p->prices.layers_s + (size_t) i * (p->prices.n_layers + 1);
-        for (uint32_t layer = 0; layer < p->prices.n_layers; layer++) {
-            uint32_t like = wl_cost_like (r->cost, layer);
-            before[layer + 1] = before[layer] + (like < layer ? before[like + 1] - before[like]
-                                                              : workload_layer_s (r, w, worker, sharing, layer));
-        }
-        p->prices.head_s[i] = workload_head_s (r, w, worker, sharing);
+        const wl_plan_worker *v = &r->workers[p->candidates[i]];
+        size_t row = (size_t) i * (p->prices.n_layers + 1);
+        price_worker (r, p, w, i, p->prices.layers_s + row, &p->prices.head_s[i]);
+        price_worker (r, p, &decoding, i, p->prices.decode_layers_s + row, &p->prices.decode_head_s[i]);
         p->prices.memory_bytes[i] = v->memory_bytes;
         p->prices.required[i] = v->required;
     }
@@ -414,6 +438,78 @@ static bool search_among (const wl_plan_request *r, const bool *excluded, bool u
     return ok;
 }
 
+/* -- a split as it is --------------------------------------------------------------------------------------------------------------------------- */
+
+/* Prices for just the workers of a split, dealt over as many steps as suits it; `parts` [n] of them. *phases_s: seconds of the workload, as if there were no other workers:
+ * INFINITY where one cannot reach the next, or memory is short. */
+static bool price_split (const wl_plan_request *r, const plan_part *split, uint32_t n, pricing *p, plan_part *parts,
+                         double *phases_s, wl_error *err)
+{
+    bool *excluded = wl_new (r->n_workers, sizeof *excluded, err);
+    bool ok = excluded && open_pricing (p, r, err);
+    workload best = {0};
+    *phases_s = INFINITY;
+    for (uint32_t i = 0; ok && i < r->n_workers; i++)
+        excluded[i] = true;
+    for (uint32_t i = 0; ok && i < n; i++)
+        excluded[split[i].worker] = false;
+    ok = ok && choose_candidates (r, p, excluded, err);
+    free (excluded);
+    if (!ok || p->prices.n != n)
+        return ok;
+    price_memory (r, p);
+    for (uint32_t i = 0; i < n; i++) {
+        parts[i] = split[i];
+        for (parts[i].worker = 0; p->candidates[parts[i].worker] != split[i].worker;)
+            parts[i].worker++;
+    }
+    for (uint32_t n_steps = n; n_steps;) {
+        workload w = workload_for (r, n_steps);
+        price (r, p, &w);
+        double seconds = plan_phases_s (&p->prices, parts, n);
+        if (seconds < *phases_s) {
+            *phases_s = seconds;
+            best = w;
+        }
+        n_steps = r->objective == WL_LATENCY ? 0 : fewer_steps (n_steps, n);
+    }
+    if (*phases_s < INFINITY)
+        price (r, p, &best);
+    for (uint32_t i = 0; i < n; i++)
+        if (!plan_part_fits (&p->prices, &parts[i]))
+            *phases_s = INFINITY;
+    return true;
+}
+
+static bool split_value (const wl_plan_request *r, const plan_part *split, uint32_t n, double *value, wl_error *err)
+{
+    pricing p = {0};
+    plan_part *parts = wl_new (n, sizeof *parts, err);
+    bool ok = parts && price_split (r, split, n, &p, parts, value, err);
+    free_pricing (&p);
+    free (parts);
+    return ok;
+}
+
+/* Moves the cuts of what was found to where prefill and decoding, one after the other, take the least. */
+static bool recut (const wl_plan_request *r, found *best, wl_error *err)
+{
+    pricing p = {0};
+    plan_part *parts = wl_new (r->model->n_layers, sizeof *parts, err);
+    bool ok = parts && price_split (r, best->parts, best->n, &p, parts, &best->value, err);
+    if (ok && best->value < INFINITY && r->objective == WL_THROUGHPUT) {
+        ok = plan_recut (&p.prices, parts, best->n, err);
+        best->value = plan_phases_s (&p.prices, parts, best->n);
+        for (uint32_t i = 0; i < best->n; i++)
+            best->parts[i] = (plan_part){p.candidates[parts[i].worker], parts[i].first, parts[i].end};
+    }
+    free_pricing (&p);
+    free (parts);
+    return ok;
+}
+
+/* -- the best of all ------------------------------------------------------------------------------------------------------------------------------- */
+
 /* Machines whose workers hinder one another are tried with fewer of them: first without those that were not used anyway, then without the last one, while that helps. */
 static bool search (const wl_plan_request *r, bool use_memory, found *best, wl_error *err)
 {
@@ -446,6 +542,8 @@ static bool search (const wl_plan_request *r, bool use_memory, found *best, wl_e
             other = swapped;
         }
     }
+    if (ok && best->n && use_memory)
+        ok = recut (r, best, err);
     free (sharing);
     free (used);
     free (excluded);
@@ -637,45 +735,7 @@ static bool explain (const wl_plan_request *r, wl_plan *plan, wl_error *err)
     return ok;
 }
 
-/* -- what a split is worth ------------------------------------------------------------------------------------------------------------------------ */
-
-/* Seconds of the workload with these parts of workers of the request, as if there were no others: INFINITY where one cannot reach the next, or memory is short. */
-static bool split_value (const wl_plan_request *r, const plan_part *split, uint32_t n, double *value, wl_error *err)
-{
-    pricing p = {0};
-    plan_part *parts = wl_new (n, sizeof *parts, err);
-    bool *excluded = wl_new (r->n_workers, sizeof *excluded, err);
-    bool ok = parts && excluded && open_pricing (&p, r, err);
-    *value = INFINITY;
-    for (uint32_t i = 0; ok && i < r->n_workers; i++)
-        excluded[i] = true;
-    for (uint32_t i = 0; ok && i < n; i++)
-        excluded[split[i].worker] = false;
-    ok = ok && choose_candidates (r, &p, excluded, err);
-    if (!ok || p.prices.n != n)
-        goto done;
-    price_memory (r, &p);
-    for (uint32_t i = 0; i < n; i++) {
-        parts[i] = split[i];
-        for (parts[i].worker = 0; p.candidates[parts[i].worker] != split[i].worker;)
-            parts[i].worker++;
-    }
-    for (uint32_t n_steps = n; n_steps;) {
-        workload w = workload_for (r, n_steps);
-        price (r, &p, &w);
-        double seconds = plan_value (&p.prices, parts, n);
-        *value = seconds < *value ? seconds : *value;
-        n_steps = r->objective == WL_LATENCY ? 0 : fewer_steps (n_steps, n);
-    }
-    for (uint32_t i = 0; i < n; i++)
-        if (!plan_part_fits (&p.prices, &parts[i]))
-            *value = INFINITY;
-done:
-    free_pricing (&p);
-    free (excluded);
-    free (parts);
-    return ok;
-}
+/* -- the split that was used before -------------------------------------------------------------------------------------------------------------- */
 
 /* Whether the split that was used before is a split of this model over these workers, with all that have to take part. */
 static bool is_whole (const wl_plan_request *r, const plan_part *parts, uint32_t n)

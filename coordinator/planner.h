@@ -2,7 +2,8 @@
  *
  * The workload that a plan is made for is eight requests (or as many as keep all stages busy), each of a prompt of 512 tokens and 128 generated ones, in chunks and batches as the
  * scheduler makes them. `throughput` minimises the time between one step and the next, the largest of: the slowest stage, the slowest transfer, and the
- * whole round trip shared by as many steps as are under way. `latency` minimises the round trip of a request by itself: every stage's time and every hop, added up.
+ * whole round trip shared by as many steps as are under way; and then, with these workers in this order, the slowest stage of prefill plus the slowest of decoding, since the last stage
+ * has the head when decoding and hardly in prefill. `latency` minimises the round trip of a request by itself: every stage's time and every hop, added up.
  *
  * Exact, by dynamic programming over (who is used, who is last, layers covered), where workers are of few kinds (64 of one kind, or 6 kinds of one each); else exact for a given order of
  * workers, tried for several orders. Workers on one machine never add up to more than the machine: each is taken to be as slow as its share of the machine is.
