@@ -440,14 +440,30 @@ static bool search_among (const wl_plan_request *r, const bool *excluded, bool u
 
 /* -- a split as it is --------------------------------------------------------------------------------------------------------------------------- */
 
-/* Prices for just the workers of a split, dealt over as many steps as suits it; `parts` [n] of them. *phases_s: seconds of the workload, as if there were no other workers:
- * INFINITY where one cannot reach the next, or memory is short. */
+/* Seconds of the workload on these parts. Stages of one machine take what they need of it while others wait, so together they are as slow as the machine and each as slow as its own
+ * threads; where there are several machines, each stage is taken to have its share. The prices are left as those of its own threads, or of its share. */
+static double price_parts (const wl_plan_request *r, pricing *p, const workload *w, const plan_part *parts, uint32_t n)
+{
+    uint32_t *sharing = &p->sharing[r->workers[p->candidates[0]].machine], all = *sharing;
+    double together = 0;
+    price (r, p, w);
+    if (all == 1 || all < n || r->objective == WL_LATENCY)
+        return plan_phases_s (&p->prices, parts, n);
+    for (uint32_t i = 0; i < n; i++)
+        together += plan_part_s (&p->prices, &parts[i]) / n;
+    *sharing = 1;
+    price (r, p, w);
+    *sharing = all;
+    return fmax (together, plan_phases_s (&p->prices, parts, n));
+}
+
+/* Prices for just the workers of a split, dealt over as many steps as suits it, which is left in *best; `parts` [n] of them. *phases_s: seconds of the workload, as if there were no other
+ * workers: INFINITY where one cannot reach the next, or memory is short. */
 static bool price_split (const wl_plan_request *r, const plan_part *split, uint32_t n, pricing *p, plan_part *parts,
-                         double *phases_s, wl_error *err)
+                         workload *best, double *phases_s, wl_error *err)
 {
     bool *excluded = wl_new (r->n_workers, sizeof *excluded, err);
     bool ok = excluded && open_pricing (p, r, err);
-    workload best = {0};
     *phases_s = INFINITY;
     for (uint32_t i = 0; ok && i < r->n_workers; i++)
         excluded[i] = true;
@@ -465,16 +481,13 @@ static bool price_split (const wl_plan_request *r, const plan_part *split, uint3
     }
     for (uint32_t n_steps = n; n_steps;) {
         workload w = workload_for (r, n_steps);
-        price (r, p, &w);
-        double seconds = plan_phases_s (&p->prices, parts, n);
+        double seconds = price_parts (r, p, &w, parts, n);
         if (seconds < *phases_s) {
             *phases_s = seconds;
-            best = w;
+            *best = w;
         }
         n_steps = r->objective == WL_LATENCY ? 0 : fewer_steps (n_steps, n);
     }
-    if (*phases_s < INFINITY)
-        price (r, p, &best);
     for (uint32_t i = 0; i < n; i++)
         if (!plan_part_fits (&p->prices, &parts[i]))
             *phases_s = INFINITY;
@@ -484,8 +497,9 @@ static bool price_split (const wl_plan_request *r, const plan_part *split, uint3
 static bool split_value (const wl_plan_request *r, const plan_part *split, uint32_t n, double *value, wl_error *err)
 {
     pricing p = {0};
+    workload best;
     plan_part *parts = wl_new (n, sizeof *parts, err);
-    bool ok = parts && price_split (r, split, n, &p, parts, value, err);
+    bool ok = parts && price_split (r, split, n, &p, parts, &best, value, err);
     free_pricing (&p);
     free (parts);
     return ok;
@@ -495,11 +509,13 @@ static bool split_value (const wl_plan_request *r, const plan_part *split, uint3
 static bool recut (const wl_plan_request *r, found *best, wl_error *err)
 {
     pricing p = {0};
+    workload w;
     plan_part *parts = wl_new (r->model->n_layers, sizeof *parts, err);
-    bool ok = parts && price_split (r, best->parts, best->n, &p, parts, &best->value, err);
+    bool ok = parts && price_split (r, best->parts, best->n, &p, parts, &w, &best->value, err);
     if (ok && best->value < INFINITY && r->objective == WL_THROUGHPUT) {
+        price_parts (r, &p, &w, parts, best->n);
         ok = plan_recut (&p.prices, parts, best->n, err);
-        best->value = plan_phases_s (&p.prices, parts, best->n);
+        best->value = price_parts (r, &p, &w, parts, best->n);
         for (uint32_t i = 0; i < best->n; i++)
             best->parts[i] = (plan_part){p.candidates[parts[i].worker], parts[i].first, parts[i].end};
     }
