@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What stages cost and what speculation brings, in one run: one process with all threads, against stages of one thread each.
 
-  pipeline.py -m MODEL.gguf [--woolly build/bin/woolly] [-t 2] [--stages 2,4] [-p 512] [-n 48] [-b 8] [--rounds 5] [--only stages|speculation] [--json]
+  pipeline.py -m MODEL.gguf [--woolly build/bin/woolly] [-t 2] [--stages 2,4] [-p 512] [-n 48] [-b 8] [--rounds 5] [--only stages|speculation]
+              [--draft SMALLER.gguf] [--json]
 
 Stages: `woolly bench` with one local worker of -t threads takes turns with 2 and 4 workers of one thread. Speculation: `woolly run` on a text that repeats and on one that
-does not (drawn at temperature 1), with --spec off, ngram and auto, on one process and over the first number of stages; the tokens must be the same in all of them.
+does not (drawn at temperature 1), with --spec off, ngram and auto (and draft:SMALLER.gguf as it decides by itself, and always on), on one process and over the first number of
+stages; the tokens must be the same in all of them.
 
 Everything takes turns, round by round, so that a machine whose speed drifts drifts for all; ratios are taken within a round, and their median counts. `cpu` is
 seconds of user and system time, which says more where others use the machine as well.
@@ -70,9 +72,18 @@ def stages_round(a, backwards):
     return found
 
 
+def kinds(a):
+    """Name and flags of each way to guess."""
+    found = {kind: ["--spec", kind] for kind in ("off", "ngram", "auto")}
+    if a.draft:
+        found["draft"] = ["--spec", f"draft:{a.draft}"]
+        found["draft always"] = [*found["draft"], "--draft-always"]
+    return found
+
+
 def speculation_round(a, backwards):
     found, tokens = {}, {}
-    ways = [(name, flags, kind) for name, flags in layouts(a)[:2] for kind in ("off", "ngram", "auto")]
+    ways = [(name, flags, kind) for name, flags in layouts(a)[:2] for kind in kinds(a)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         for text, prompt, temperature in (("repeats", REPEATS, "0"), ("novel", NOVEL, "1")):
             file.seek(0)
@@ -81,7 +92,7 @@ def speculation_round(a, backwards):
             file.flush()
             for name, flags, kind in reversed(ways) if backwards else ways:
                 out, cpu = run([a.woolly, "run", "-m", a.model, "--raw", "-f", file.name, "-n", str(4 * a.tokens), "--temp", temperature, "--seed", "7",
-                                "--ignore-eos", "--json", "--spec", kind, *flags])
+                                "--ignore-eos", "--json", *kinds(a)[kind], *flags])
                 if tokens.setdefault(text, out["tokens"]) != out["tokens"]:
                     sys.exit(f"{name} --spec {kind}: other tokens on the text {text!r}")
                 found[f"{text} {kind}", name] = out["timings"]["decode_tok_s"]
@@ -107,6 +118,7 @@ def main():
     p.add_argument("-b", dest="streams", type=int, default=8)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--only", choices=["stages", "speculation"])
+    p.add_argument("--draft")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
     rows, one = [], layouts(a)[0][0]
@@ -118,7 +130,7 @@ def main():
         rounds = [speculation_round(a, i % 2) for i in range(a.rounds)]
         for name, _ in layouts(a)[:2]:
             for text in ("repeats", "novel"):
-                for kind in ("off", "ngram", "auto"):
+                for kind in kinds(a):
                     rows.append(row_of(rounds, f"{text} {kind}", name, f"{text} off", name))
                     rows[-1]["accepted"] = statistics.median(r[f"{text} {kind} accepted", name] for r in rounds)
                     rows[-1]["cpu"] = statistics.median(r[f"{text} {kind} cpu", name] for r in rounds)
