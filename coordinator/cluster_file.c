@@ -141,9 +141,10 @@ static bool describe_speed (const reader *r, const json_t *machine, const char *
            bad (r, "%s: its figures make no machine: a weight would take less than 1e-16 s or more than 1e-3 s", where);
 }
 
-static bool read_correction (const reader *r, const json_t *machine, const char *where, wl_correction *out)
+static bool read_correction (const reader *r, const json_t *machine, const char *where, const char *key,
+                             wl_correction *out)
 {
-    const json_t *list = json_object_get (machine, "correction");
+    const json_t *list = json_object_get (machine, key);
     *out = (wl_correction){{1, 1, 1}, {0}};
     if (!list)
         return true;
@@ -151,7 +152,7 @@ static bool read_correction (const reader *r, const json_t *machine, const char 
         out->factor[i] = json_number_value (json_array_get (list, i));
         out->n[i] = 1;
         if (!(out->factor[i] >= 0.01 && out->factor[i] <= 100) || json_array_size (list) != WL_CORRECTIONS)
-            return bad (r, "%s.correction: expected three numbers from 0.01 to 100, for 1, 8 and 128 rows", where);
+            return bad (r, "%s.%s: expected three numbers from 0.01 to 100, for 1, 8 and 128 rows", where, key);
     }
     return true;
 }
@@ -174,7 +175,8 @@ static bool read_speeds (const reader *r, const json_t *machine, const char *whe
     *whole_known = whole || n_workers == 1 || !own; /* described figures are the whole machine's */
     if (!*whole_known)
         m->whole = (wl_speed){0};
-    return read_correction (r, machine, where, &w->correction);
+    return read_correction (r, machine, where, "correction", &w->correction) &&
+           read_correction (r, machine, where, "whole_correction", &m->correction);
 }
 
 static bool read_group (const reader *r, const json_t *machine, size_t index, wl_cluster_file *out, group *g)
@@ -435,6 +437,14 @@ static uint32_t first_on (const wl_plan_request *r, uint32_t machine, uint32_t *
     return first;
 }
 
+static void add_correction (json_t *json, const char *key, const wl_correction *c)
+{
+    if (c->n[0] || c->n[1] || c->n[2])
+        json_object_set_new (json, key,
+                             json_pack ("[f,f,f]", wl_correction_at (c, 1), wl_correction_at (c, 8),
+                                        wl_correction_at (c, 128)));
+}
+
 static json_t *machine_json (const wl_plan_request *r, uint32_t machine, uint32_t first, uint32_t n)
 {
     const wl_plan_worker *w = &r->workers[first]; /* all workers of one machine are written as its first one */
@@ -445,10 +455,10 @@ static json_t *machine_json (const wl_plan_request *r, uint32_t machine, uint32_
                               wl_speed_to_json (&w->speed));
     if (whole->n_threads)
         json_object_set_new (json, "whole_speed", wl_speed_to_json (whole));
-    if (w->correction.n[0] || w->correction.n[1] || w->correction.n[2])
-        json_object_set_new (json, "correction",
-                             json_pack ("[f,f,f]", wl_correction_at (&w->correction, 1),
-                                        wl_correction_at (&w->correction, 8), wl_correction_at (&w->correction, 128)));
+    add_correction (json, "correction", &w->correction);
+    const wl_correction all = r->machines[machine].correction, effective = wl_plan_whole_correction (r, first);
+    if (all.n[0] || all.n[1] || all.n[2])
+        add_correction (json, "whole_correction", &effective);
     return json;
 }
 

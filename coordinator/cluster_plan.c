@@ -164,22 +164,42 @@ static bool gather (cluster_plan *p, const wl_cluster_options *o, uint32_t local
     }
     if (ok)
         settle (p, n_local, p->request.chunk_rows);
+    for (uint32_t i = 0; ok && i < n_machines; i++)
+        if (p->input.machines[i].whole.n_threads)
+            p->input.machines[i].correction =
+                wl_correction_load_together (&p->input.machines[i].whole, wl_cost_kind (p->cost));
     free (machines);
     return ok;
 }
 
 /* -- the plan ----------------------------------------------------------------------------------------------------------------------------------------- */
 
+static uint32_t stages_on (const cluster_plan *p, uint32_t machine)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->plan.n_stages; i++)
+        n += p->input.workers[p->plan.stages[i].worker].machine == machine;
+    return n;
+}
+
 static bool open_lessons (cluster_plan *p, wl_error *err)
 {
     p->lessons = wl_new (p->plan.n_stages, sizeof *p->lessons, err);
-    bool ok = p->lessons != NULL;
+    p->together = wl_new (p->input.n_machines, sizeof *p->together, err);
+    p->spans = wl_new ((size_t) CLUSTER_SPANS * p->plan.n_stages, sizeof *p->spans, err);
+    bool ok = p->lessons && p->together && p->spans;
+    for (uint32_t i = 0; ok && i < p->input.n_machines; i++) {
+        const wl_speed *whole = &p->input.machines[i].whole;
+        if (!whole->n_threads || stages_on (p, i) < 2)
+            continue;
+        p->together[i] = wl_lessons_new (whole, p->cost, true, err);
+        ok = p->together[i] != NULL;
+    }
     for (uint32_t i = 0; ok && i < p->plan.n_stages; i++) {
-        const wl_plan_stage *s = &p->plan.stages[i];
-        const wl_plan_worker *w = &p->input.workers[s->worker];
+        const wl_plan_worker *w = &p->input.workers[p->plan.stages[i].worker];
         if (w->source == WL_SPEED_DEFAULT)
             continue;
-        p->lessons[i] = wl_lessons_new (&w->speed, p->cost, s->first_layer, s->last_layer, err);
+        p->lessons[i] = wl_lessons_new (&w->speed, p->cost, false, err);
         ok = p->lessons[i] != NULL;
     }
     return ok;
@@ -223,7 +243,11 @@ void cluster_plan_free (cluster_plan *p)
 {
     for (uint32_t i = 0; p->lessons && i < p->plan.n_stages; i++)
         wl_lessons_free (&p->lessons[i]);
+    for (uint32_t i = 0; p->together && i < p->input.n_machines; i++)
+        wl_lessons_free (&p->together[i]);
     free (p->lessons);
+    free (p->together);
+    free (p->spans);
     free (p->kept);
     wl_plan_free (&p->plan);
     wl_plan_input_free (&p->input);
@@ -269,6 +293,43 @@ static bool was_undisturbed (const cluster_plan *p, uint32_t stage, const cluste
            (f->shape.rows >= COMPUTING_ROWS && threads <= p->input.machines[machine].whole.n_threads);
 }
 
+/* How much of a span the stages of a machine computed in others, on average: of those results that are in the ring. */
+static double others_at_work (const cluster_plan *p, uint32_t stage, const cluster_span *span, uint32_t machine)
+{
+    uint64_t sum = 0;
+    for (uint32_t k = 0; k < CLUSTER_SPANS && k < p->n_results; k++)
+        for (uint32_t i = 0; i < p->plan.n_stages; i++) {
+            const cluster_span *other = &p->spans[(size_t) k * p->plan.n_stages + i];
+            uint64_t from = other->began_ns > span->began_ns ? other->began_ns : span->began_ns,
+                     to = other->ended_ns < span->ended_ns ? other->ended_ns : span->ended_ns;
+            if (i != stage && p->input.workers[p->plan.stages[i].worker].machine == machine && to > from)
+                sum += to - from;
+        }
+    return (double) sum / (double) (span->ended_ns - span->began_ns);
+}
+
+/* A step teaches what a machine does with all its cores if its stages kept them all at work meanwhile: had it had them for itself, it would have taken its share of the time. What other
+ * stages did then is known once the steps behind it are back. */
+static void learn_together (cluster_plan *p)
+{
+    const double saturated = 0.9;
+    uint64_t behind = p->plan.n_stages < CLUSTER_SPANS / 2 ? p->plan.n_stages : CLUSTER_SPANS / 2;
+    if (p->n_results <= behind)
+        return;
+    uint64_t slot = (p->n_results - 1 - behind) % CLUSTER_SPANS;
+    for (uint32_t i = 0; i < p->plan.n_stages; i++) {
+        const wl_plan_stage *stage = &p->plan.stages[i];
+        const wl_plan_worker *w = &p->input.workers[stage->worker];
+        const cluster_span *span = &p->spans[slot * p->plan.n_stages + i];
+        if (!p->together[w->machine] || span->ended_ns <= span->began_ns)
+            continue;
+        double busy = 1 + others_at_work (p, i, span, w->machine);
+        if (busy * w->speed.n_threads >= saturated * p->input.machines[w->machine].whole.n_threads)
+            wl_lessons_add (p->together[w->machine], stage->first_layer, stage->last_layer, &p->shapes[slot],
+                            (double) (span->ended_ns - span->began_ns) * 1e-9 / busy);
+    }
+}
+
 void cluster_plan_back (cluster_plan *p, const Woolly__Result *result)
 {
     const cluster_flight *f = NULL;
@@ -276,9 +337,15 @@ void cluster_plan_back (cluster_plan *p, const Woolly__Result *result)
         f = &p->flights[p->n_back++ % CLUSTER_FLIGHTS];
     if (!f || f->id != result->id || result->skipped || result->n_timings != p->plan.n_stages)
         return;
+    uint64_t slot = p->n_results++ % CLUSTER_SPANS;
+    p->shapes[slot] = f->shape;
     for (uint32_t i = 0; i < p->plan.n_stages; i++) {
         const Woolly__Timing *t = result->timings[i];
+        const wl_plan_stage *stage = &p->plan.stages[i];
+        p->spans[slot * p->plan.n_stages + i] = (cluster_span){t->began_ns, t->ended_ns};
         if (p->lessons[i] && t->ended_ns > t->began_ns && was_undisturbed (p, i, f))
-            wl_lessons_add (p->lessons[i], &f->shape, (double) (t->ended_ns - t->began_ns) * 1e-9);
+            wl_lessons_add (p->lessons[i], stage->first_layer, stage->last_layer, &f->shape,
+                            (double) (t->ended_ns - t->began_ns) * 1e-9);
     }
+    learn_together (p);
 }

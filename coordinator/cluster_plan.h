@@ -9,13 +9,17 @@
 #include "simulate.h"
 #include "used_splits.h"
 
-enum { CLUSTER_FLIGHTS = 256 };
+enum { CLUSTER_FLIGHTS = 256, CLUSTER_SPANS = 16 };
 
 typedef struct cluster_flight { /* a step under way */
     uint64_t id;
     wl_step_shape shape;
     bool alone; /* no other step was under way meanwhile */
 } cluster_flight;
+
+typedef struct cluster_span { /* when a stage computed a step */
+    uint64_t began_ns, ended_ns;
+} cluster_span;
 
 typedef struct cluster_plan {
     wl_cost *cost;
@@ -26,6 +30,10 @@ typedef struct cluster_plan {
     wl_plan_range *kept;          /* request.kept */
     char key[WL_SPLIT_KEY_BYTES]; /* under which the split is kept; "" where no weights travel */
     wl_lessons **lessons;         /* [n_stages]; NULL for one whose speed is not measured */
+    wl_lessons **together;        /* [n_machines]; NULL for one with fewer stages than two, or whose speed is not known */
+    cluster_span *spans;          /* [CLUSTER_SPANS][n_stages] of the latest results, a ring */
+    wl_step_shape shapes[CLUSTER_SPANS]; /* theirs */
+    uint64_t n_results;                  /* ever, in the ring */
     cluster_flight flights[CLUSTER_FLIGHTS];
     uint64_t n_sent, n_back; /* ever */
 } cluster_plan;

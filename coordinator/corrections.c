@@ -15,15 +15,16 @@ static const double least = 0.2, most = 10; /* what is beyond says more about th
 struct wl_lessons {
     const wl_speed *speed;
     const wl_cost *cost;
-    uint32_t first, last;
+    bool together;
     double quotients[WL_CORRECTIONS][ROOM];
     uint32_t n[WL_CORRECTIONS], seen[WL_CORRECTIONS];
 };
 
-static void name_entry (const wl_speed *speed, const char *kind, char *out, size_t size)
+static void name_entry (const wl_speed *speed, bool together, const char *kind, char *out, size_t size)
 {
     /* what corrects figures says nothing about those that are measured in another way */
-    snprintf (out, size, "%s|%s|%u|%s|%d", speed->cpu, speed->isa, speed->n_threads, kind, WL_SPEED_VERSION);
+    snprintf (out, size, "%s|%s|%u%s|%s|%d", speed->cpu, speed->isa, speed->n_threads, together ? " together" : "",
+              kind, WL_SPEED_VERSION);
 }
 
 static json_t *load_all (char **path)
@@ -50,37 +51,47 @@ static wl_correction read_entry (const json_t *entry)
     return c;
 }
 
-wl_correction wl_correction_load (const wl_speed *speed, const char *kind)
+static wl_correction load (const wl_speed *speed, bool together, const char *kind)
 {
     char name[256], *path;
     json_t *all = load_all (&path);
-    name_entry (speed, kind, name, sizeof name);
+    name_entry (speed, together, kind, name, sizeof name);
     wl_correction c = read_entry (json_object_get (all, name));
     json_decref (all);
     free (path);
     return c;
 }
 
-wl_lessons *wl_lessons_new (const wl_speed *speed, const wl_cost *cost, uint32_t first_layer, uint32_t last_layer,
-                            wl_error *err)
+wl_correction wl_correction_load (const wl_speed *speed, const char *kind)
+{
+    return load (speed, false, kind);
+}
+
+wl_correction wl_correction_load_together (const wl_speed *whole, const char *kind)
+{
+    const wl_correction together = load (whole, true, kind), alone = load (whole, false, kind);
+    return wl_correction_or (&together, &alone);
+}
+
+wl_lessons *wl_lessons_new (const wl_speed *speed, const wl_cost *cost, bool together, wl_error *err)
 {
     wl_lessons *l = wl_new (1, sizeof *l, err);
     if (l) {
         l->speed = speed;
         l->cost = cost;
-        l->first = first_layer;
-        l->last = last_layer;
+        l->together = together;
     }
     return l;
 }
 
-void wl_lessons_add (wl_lessons *l, const wl_step_shape *shape, double seconds)
+void wl_lessons_add (wl_lessons *l, uint32_t first_layer, uint32_t last_layer, const wl_step_shape *shape,
+                     double seconds)
 {
     size_t slot = shape->rows <= 2                        ? 0
-                  : shape->rows >= 6 && shape->rows <= 12 ? 1
+                  : shape->rows >= 3 && shape->rows <= 12 ? 1
                   : shape->rows >= 48                     ? 2
                                                           : WL_CORRECTIONS;
-    double predicted = wl_cost_step_s (l->cost, l->speed, NULL, l->first, l->last, shape);
+    double predicted = wl_cost_step_s (l->cost, l->speed, NULL, first_layer, last_layer, shape);
     if (slot == WL_CORRECTIONS || !(predicted > 0) || !(seconds > 0))
         return;
     uint32_t at = l->seen[slot]++ % ROOM;
@@ -102,7 +113,7 @@ void wl_lessons_free (wl_lessons **lessons)
     if (!l)
         return;
     json_t *all = load_all (&path);
-    name_entry (l->speed, wl_cost_kind (l->cost), name, sizeof name);
+    name_entry (l->speed, l->together, wl_cost_kind (l->cost), name, sizeof name);
     wl_correction c = read_entry (json_object_get (all, name));
     for (size_t i = 0; i < WL_CORRECTIONS; i++) {
         if (l->n[i] < ENOUGH)

@@ -164,6 +164,17 @@ bool wl_correction_equal (const wl_correction *a, const wl_correction *b)
     return equal;
 }
 
+wl_correction wl_correction_or (const wl_correction *first, const wl_correction *second)
+{
+    wl_correction c = *first;
+    for (size_t k = 0; k < WL_CORRECTIONS; k++)
+        if (!c.n[k]) {
+            c.factor[k] = second->factor[k];
+            c.n[k] = second->n[k];
+        }
+    return c;
+}
+
 double wl_correction_at (const wl_correction *c, double rows)
 {
     double factor[WL_CORRECTIONS];

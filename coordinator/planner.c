@@ -98,13 +98,20 @@ static double shared (const wl_plan_request *r, uint32_t worker, uint32_t sharin
     return part > own_s ? part : own_s;
 }
 
+wl_correction wl_plan_whole_correction (const wl_plan_request *r, uint32_t worker)
+{
+    const wl_plan_worker *w = &r->workers[worker];
+    return wl_correction_or (&r->machines[w->machine].correction, &w->correction);
+}
+
 double wl_plan_step_s (const wl_plan_request *r, uint32_t worker, uint32_t sharing, uint32_t first, uint32_t last,
                        const wl_step_shape *shape)
 {
     const wl_plan_worker *w = &r->workers[worker];
     double own = wl_cost_step_s (r->cost, &w->speed, &w->correction, first, last, shape), whole = 0;
+    const wl_correction correction = wl_plan_whole_correction (r, worker);
     if (sharing > 1)
-        whole = wl_cost_step_s (r->cost, &r->machines[w->machine].whole, &w->correction, first, last, shape);
+        whole = wl_cost_step_s (r->cost, &r->machines[w->machine].whole, &correction, first, last, shape);
     return shared (r, worker, sharing, own, whole);
 }
 
@@ -260,17 +267,18 @@ static void price_worker (const wl_plan_request *r, const pricing *p, const work
     const wl_plan_worker *v = &r->workers[worker];
     const wl_speed *whole = &r->machines[v->machine].whole;
     uint32_t sharing = p->prices.latency ? 1 : p->sharing[v->machine];
+    const wl_correction correction = wl_plan_whole_correction (r, worker);
     bool crowded = sharing > 1 && whole->n_threads;
     for (uint32_t layer = 0; layer < p->prices.n_layers; layer++) {
         uint32_t like = wl_cost_like (r->cost, layer);
         double seconds = layers_s[like + 1] - layers_s[like];
         if (like == layer)
             seconds = shared (r, worker, sharing, layer_s (r, w, &v->speed, &v->correction, layer),
-                              crowded ? layer_s (r, w, whole, &v->correction, layer) : 0);
+                              crowded ? layer_s (r, w, whole, &correction, layer) : 0);
         layers_s[layer + 1] = layers_s[layer] + seconds;
     }
     *head = shared (r, worker, sharing, head_s (r, w, &v->speed, &v->correction),
-                    crowded ? head_s (r, w, whole, &v->correction) : 0);
+                    crowded ? head_s (r, w, whole, &correction) : 0);
 }
 
 static void price_layers (const wl_plan_request *r, pricing *p, const workload *w)

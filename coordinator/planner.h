@@ -45,7 +45,8 @@ typedef struct wl_plan_worker {
 
 typedef struct wl_plan_machine {
     wl_speed whole;      /* with all its cores; whole.n_threads 0: not known, its workers do not slow one another */
-    wl_plan_link within; /* between its workers */
+    wl_correction correction; /* of `whole`; where it knows nothing, its workers' counts */
+    wl_plan_link within;      /* between its workers */
 } wl_plan_machine;
 
 typedef struct wl_plan_stage {
@@ -106,6 +107,9 @@ bool wl_plan_check (const wl_plan_request *request, uint32_t n_workers, wl_error
 /* Between two workers, or the coordinator (index n_workers): as `pairs` says; else, within a machine what that has, and between machines the slower of both links to the
  * coordinator. latency_s is INFINITY where one cannot reach the other. */
 wl_plan_link wl_plan_hop (const wl_plan_request *request, uint32_t from, uint32_t to);
+
+/* Of what a worker's machine does with all its cores. */
+wl_correction wl_plan_whole_correction (const wl_plan_request *request, uint32_t worker);
 
 /* Seconds of a step on a worker, when `sharing` workers of its machine are at work all the time. */
 double wl_plan_step_s (const wl_plan_request *request, uint32_t worker, uint32_t sharing, uint32_t first, uint32_t last,

@@ -6,6 +6,7 @@
 `plan` is what `woolly plan` says before anything runs (of 512 and 64 tokens), `simulator` the event simulation of the very test, which `bench` makes before it measures. Both rest on
 what this machine was measured to do and on what steps of earlier runs taught; so the first round of a machine that has run nothing yet (WOOLLY_CACHE names an empty folder)
 shows measurements alone, and the rounds after it what is learned. Ratios are of the prediction to the speed: above 1 the plan promised too much. Layouts take turns, round by round.
+Each time the machine is measured anew, just before: its memory may be a third faster or slower from one quarter of an hour to the next.
 `others` is the part of the machine that other processes used meanwhile (Linux): where it was more than a twentieth, a measurement is made again, up to --tries times, and the
 least disturbed counts.
 """
@@ -32,7 +33,7 @@ def processor_s():
 def measure_once(a, n):
     flags = ["-m", a.model, "--local", str(n), "--threads", str(a.threads)]
     begun, used = time.monotonic(), processor_s()
-    plan, plan_cpu = run([a.woolly, "plan", "--json", *flags])
+    plan, plan_cpu = run([a.woolly, "plan", "--json", "--measure", *flags])
     rows, cpu = run([a.woolly, "bench", "-p", str(a.prompt), "-n", str(a.tokens), "-b", f"1,{a.streams}", "-r", "1", "--format", "json", *flags])
     others = max(0, processor_s() - used - plan_cpu - cpu) / (time.monotonic() - begun) / os.cpu_count()
     return {row["test"]: {"tok_s": row["tok_s"], "simulator": row["predicted"]["tok_s"], "plan": plan["predicted"].get(PLANNED.get(row["test"][:2])),
