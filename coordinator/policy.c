@@ -10,7 +10,7 @@ uint32_t wl_policy_steps (uint32_t n_stages)
     return n_stages + SPARE_STEPS;
 }
 
-size_t wl_policy_streams (const wl_step_cost *cost, size_t n_decoding, size_t n_ready, bool others_under_way,
+size_t wl_policy_streams (wl_step_cost *cost, size_t n_decoding, size_t n_ready, bool others_under_way,
                           bool prompts_wait)
 {
     if (n_ready == 0)

@@ -1,7 +1,7 @@
 /* What the scheduler decides, apart from how it carries it out: how many steps may be under way, how many decoding streams and how many rows of prompts the next one takes.
  *
  * The scheduler decides by it with real requests, the simulator with described ones: so what is simulated is what runs. Costs are what was learned of steps (step_cost.h).
- * Thread: pure functions but for what `cost` has learned. */
+ * Thread: pure functions but for what `cost` has learned and chosen. */
 #ifndef WL_COORDINATOR_POLICY_H
 #define WL_COORDINATOR_POLICY_H
 
@@ -18,7 +18,7 @@ uint32_t wl_policy_steps (uint32_t n_stages);
 
 /* How many decoding streams the next step takes, of which `ready` could be taken: they are dealt over as many steps as make a round of all of them the shortest. 0: so few are ready that
  * it is better to wait for the others, which are under way. */
-size_t wl_policy_streams (const wl_step_cost *cost, size_t n_decoding, size_t n_ready, bool others_under_way,
+size_t wl_policy_streams (wl_step_cost *cost, size_t n_decoding, size_t n_ready, bool others_under_way,
                           bool prompts_wait);
 
 /* Rows of prompts that the next step takes, at most: `fixed` (--chunk) unless 0; else equal chunks, chosen once a request (kept in *chosen, 0 before) from the unread rows of all

@@ -4,6 +4,8 @@
  * the prior gives the shape, and where much was, the points do. One measurement moves a slot by a factor of two at most: a machine that is busy elsewhere for a
  * moment changes little.
  *
+ * Between numbers of groups that cost about the same, the one in use stays: going over from one to another leaves stages idle for most of a round.
+ *
  * What is not chosen is not measured, so a figure from a bad moment would stand for ever, and so would one from before other programs came or went. Hence the numbers of
  * groups worth comparing are tried again now and then, the more rarely the dearer they looked. */
 #include "step_cost.h"
@@ -22,6 +24,8 @@ typedef struct point {
 struct wl_step_cost {
     uint32_t n_stages, n_parallel;
     uint64_t n_steps;         /* measured */
+    size_t n_streams;         /* when the number of groups was last asked */
+    uint32_t n_groups;        /* the best then; 0: never asked */
     point (*points)[N_SLOTS]; /* [n_stages] */
 };
 
@@ -177,9 +181,9 @@ static bool is_doubtful (const wl_step_cost *cost, size_t n_streams, uint32_t n,
            OLD_STEPS * patience * patience;
 }
 
-uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
+uint32_t wl_step_cost_groups (wl_step_cost *cost, size_t n_streams)
 {
-    const double difference = 0.95; /* that makes more groups worth the unrest */
+    const double difference = 0.95; /* that makes more groups, or others than there are, worth the unrest */
     /* Where one stage at a time computes, one step of all rows is never dearer than several of some: nothing is to be learned there from a machine's noise. */
     uint32_t most = cost->n_parallel > 1 ? cost->n_stages + 1 : 1, best = 1;
     double best_ns = 0;
@@ -190,6 +194,13 @@ uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams)
             best_ns = ns;
         }
     }
+    if (cost->n_groups && cost->n_groups <= most && cost->n_groups <= n_streams && n_streams == cost->n_streams &&
+        best_ns > round_ns (cost, n_streams, cost->n_groups) * difference) {
+        best = cost->n_groups;
+        best_ns = round_ns (cost, n_streams, best);
+    }
+    cost->n_groups = best;
+    cost->n_streams = n_streams;
     /* The two that matter: all streams at once, with the machine's memory to themselves, and as many groups as can compute at once. */
     const uint32_t others[] = {1, cost->n_parallel};
     for (size_t i = 0; cost->n_parallel > 1 && i < 2; i++)

@@ -31,8 +31,9 @@ size_t wl_step_cost_chunk (const wl_step_cost *cost, size_t n_tokens, size_t max
 /* Rows, `most` or fewer, that keep the slowest stage busy no longer than `longest_ns`, so that others need not wait longer; some rows in any case. */
 size_t wl_step_cost_within (const wl_step_cost *cost, size_t most, double longest_ns);
 
-/* The number of steps over which n decoding streams are best dealt; now and then another one, so that what it costs is measured again. */
-uint32_t wl_step_cost_groups (const wl_step_cost *cost, size_t n_streams);
+/* The number of steps over which n decoding streams are best dealt, the same as before unless another is clearly better; now and then another one, so that what it costs is measured
+ * again. */
+uint32_t wl_step_cost_groups (wl_step_cost *cost, size_t n_streams);
 
 /* How many of n guesses a step of `n_rows` should carry besides, when the first i + 1 of them bring gains[0] + … + gains[i] tokens on average, and the rows
  * themselves bring `base`: as many as make tokens per time the most, and no more than make a difference. */
