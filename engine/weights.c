@@ -113,6 +113,8 @@ typedef struct multiply_job {
     size_t tiles_per_chunk;
     uint8_t *scratch;
     size_t scratch_stride;
+    size_t n_threads;
+    bool in_batch;
 } multiply_job;
 
 static size_t chunks_of (const wl_product *product, size_t tiles_per_chunk)
@@ -120,10 +122,28 @@ static size_t chunks_of (const wl_product *product, size_t tiles_per_chunk)
     return (product->matrix->n_tiles + tiles_per_chunk - 1) / tiles_per_chunk;
 }
 
+/* What a thread is likely to take next: the first parts of its tiles, so that it does not begin with waiting for memory. */
+static void prefetch_chunk (const multiply_job *job, size_t chunk)
+{
+    enum { TILES = 4, BYTES = 2304, LINE = 64, L2 = 2 };
+    const wl_product *p = job->products, *end = p + job->n_products;
+    for (size_t n; p < end && chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
+        chunk -= n;
+    if (p == end)
+        return;
+    const wl_matrix *m = p->matrix;
+    const size_t first = chunk * job->tiles_per_chunk;
+    for (size_t t = first; t < first + TILES && t < m->n_tiles; t++)
+        for (size_t i = 0; i < BYTES && i < m->tile_bytes; i += LINE)
+            __builtin_prefetch (m->tiles + t * m->tile_bytes + i, 0, L2);
+}
+
 static void multiply_chunk (void *context, size_t chunk, size_t thread)
 {
     const multiply_job *job = context;
     const wl_product *p = job->products;
+    if (job->in_batch)
+        prefetch_chunk (job, chunk + job->n_threads);
     for (size_t n; chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
         chunk -= n;
     const wl_matrix *m = p->matrix;
@@ -149,20 +169,21 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
                   const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
 {
     /* Chunks small enough to even out over the threads, large enough to stream and to be worth the preparation of a few rows;
-     * a batch takes the height of one panel or two. */
-    enum { CHUNKS_PER_THREAD = 6, FEW_ROWS = 4, BATCH_ROWS = 24, PANEL_TILES = 4, BATCH_TILES = 8, STREAM_TILES = 32 };
-    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride};
+     * a batch takes whole panels, not so many that its results leave L2. */
+    enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 24, PANEL_TILES = 4, BATCH_TILES = 16, STREAM_TILES = 32 };
+    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride, wl_thread_pool_size (pool), false};
     size_t total = 0, n_chunks = 0, n_rows = 0;
     for (size_t i = 0; i < n_products; i++) {
         total += products[i].matrix->n_tiles;
         n_rows = products[i].n_rows > n_rows ? products[i].n_rows : n_rows;
     }
-    size_t wanted = total / (wl_thread_pool_size (pool) * CHUNKS_PER_THREAD);
-    size_t most = n_rows > BATCH_ROWS ? BATCH_TILES : STREAM_TILES;
-    if (n_rows > BATCH_ROWS && wanted > PANEL_TILES / 2)
-        wanted = wanted < BATCH_TILES ? PANEL_TILES : BATCH_TILES;
-    else if (n_rows > FEW_ROWS)
-        wanted += wanted & 1; /* kernels of many columns take tiles in pairs */
+    job.in_batch = n_rows > BATCH_ROWS;
+    size_t wanted = total / (job.n_threads * CHUNKS_PER_THREAD);
+    size_t most = job.in_batch ? BATCH_TILES : STREAM_TILES;
+    if (job.in_batch && wanted > PANEL_TILES / 2)
+        wanted = wanted < PANEL_TILES ? PANEL_TILES : wanted - wanted % PANEL_TILES;
+    else
+        wanted += wanted & 1; /* some kernels take tiles in pairs */
     job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
     for (size_t i = 0; i < n_products; i++)
         n_chunks += chunks_of (&products[i], job.tiles_per_chunk);

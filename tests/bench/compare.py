@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Woolly beside llama.cpp in one run: prefill, decode and several streams of one model on this machine.
 
-  compare.py -m MODEL.gguf --llama DIR [--woolly build/bin/woolly] [-t 2] [-p 512] [-n 64] [-b 8] [--rounds 5] [--local 1] [--json]
+  compare.py -m MODEL.gguf --llama DIR [--woolly build/bin/woolly] [-t 2] [-p 512] [-n 64] [-b 8] [--rounds 5] [--local 1] [--isa NAME] [--json]
 
 DIR holds llama-bench and llama-batched-bench (llama.cpp, Release, native). The programs take turns, round by round, so that a machine whose
 speed drifts drifts for both; a ratio is taken within each round and the median of the ratios is what counts. Absolute figures are medians too.
@@ -17,7 +17,7 @@ def run(command):
 def woolly(a):
     threads = max(1, a.threads // a.local)
     rows = json.loads(run([a.woolly, "bench", "-m", a.model, "-p", str(a.prompt), "-n", str(a.tokens), "-b", f"1,{a.streams}", "-r", "1",
-                           "--local", str(a.local), "--threads", str(threads), "--format", "json"]))
+                           "--local", str(a.local), "--threads", str(threads), "--format", "json", *(["--isa", a.isa] if a.isa else [])]))
     return {r["test"]: r["tok_s"] for r in rows}
 
 def llama(a):
@@ -44,6 +44,7 @@ def main():
     p.add_argument("-b", dest="streams", type=int, default=8)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--local", type=int, default=1, help="stages, with the threads shared out")
+    p.add_argument("--isa", help="kernels for Woolly, of those the CPU has; llama.cpp takes the best it was built for")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
     rounds = []
