@@ -440,9 +440,9 @@ static uint32_t first_on (const wl_plan_request *r, uint32_t machine, uint32_t *
 static void add_correction (json_t *json, const char *key, const wl_correction *c)
 {
     if (c->n[0] || c->n[1] || c->n[2])
-        json_object_set_new (json, key,
-                             json_pack ("[f,f,f]", wl_correction_at (c, 1), wl_correction_at (c, 8),
-                                        wl_correction_at (c, 128)));
+        json_object_set_new (
+            json, key,
+            json_pack ("[f,f,f]", wl_correction_at (c, 1), wl_correction_at (c, 8), wl_correction_at (c, 128)));
 }
 
 static json_t *machine_json (const wl_plan_request *r, uint32_t machine, uint32_t first, uint32_t n)

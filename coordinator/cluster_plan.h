@@ -30,8 +30,8 @@ typedef struct cluster_plan {
     wl_plan_range *kept;          /* request.kept */
     char key[WL_SPLIT_KEY_BYTES]; /* under which the split is kept; "" where no weights travel */
     wl_lessons **lessons;         /* [n_stages]; NULL for one whose speed is not measured */
-    wl_lessons **together;        /* [n_machines]; NULL for one with fewer stages than two, or whose speed is not known */
-    cluster_span *spans;          /* [CLUSTER_SPANS][n_stages] of the latest results, a ring */
+    wl_lessons **together; /* [n_machines]; NULL for one with fewer stages than two, or whose speed is not known */
+    cluster_span *spans;   /* [CLUSTER_SPANS][n_stages] of the latest results, a ring */
     wl_step_shape shapes[CLUSTER_SPANS]; /* theirs */
     uint64_t n_results;                  /* ever, in the ring */
     cluster_flight flights[CLUSTER_FLIGHTS];

@@ -10,10 +10,10 @@
 /* Everything a search reads: seconds are of the whole workload. The coordinator has index n among hops. */
 typedef struct plan_prices {
     uint32_t n, n_layers;
-    double *layers_s;            /* [n][n_layers + 1] of the layers before this one */
-    double *head_s;              /* [n] */
-    double *hops_s;              /* [n + 1][n + 1] latency and transfer; INFINITY: cannot be */
-    double *transfers_s;         /* [n + 1][n + 1] how long the link is taken */
+    double *layers_s;    /* [n][n_layers + 1] of the layers before this one */
+    double *head_s;      /* [n] */
+    double *hops_s;      /* [n + 1][n + 1] latency and transfer; INFINITY: cannot be */
+    double *transfers_s; /* [n + 1][n + 1] how long the link is taken */
     double *decode_layers_s, *decode_head_s, *decode_transfers_s; /* of these, decoding; the rest is prefill */
     const uint64_t *layer_bytes; /* [n_layers + 1] memory of the layers before this one */
     uint64_t first_bytes, last_bytes, work_bytes;

@@ -185,9 +185,9 @@ static bool open_pricing (pricing *p, const wl_plan_request *r, wl_error *err)
     p->prices.required = wl_new (most, sizeof (bool), err);
     p->prices.layer_bytes = p->layer_bytes;
     p->prices.kinds = p->kinds;
-    if (p->candidates && p->kinds && p->layer_bytes && p->sharing && p->prices.layers_s &&
-        p->prices.decode_layers_s && p->prices.head_s && p->prices.decode_head_s && p->prices.hops_s &&
-        p->prices.transfers_s && p->prices.decode_transfers_s && p->prices.memory_bytes && p->prices.required)
+    if (p->candidates && p->kinds && p->layer_bytes && p->sharing && p->prices.layers_s && p->prices.decode_layers_s &&
+        p->prices.head_s && p->prices.decode_head_s && p->prices.hops_s && p->prices.transfers_s &&
+        p->prices.decode_transfers_s && p->prices.memory_bytes && p->prices.required)
         return true;
     free_pricing (p);
     return false;

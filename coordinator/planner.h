@@ -44,7 +44,7 @@ typedef struct wl_plan_worker {
 } wl_plan_worker;
 
 typedef struct wl_plan_machine {
-    wl_speed whole;      /* with all its cores; whole.n_threads 0: not known, its workers do not slow one another */
+    wl_speed whole; /* with all its cores; whole.n_threads 0: not known, its workers do not slow one another */
     wl_correction correction; /* of `whole`; where it knows nothing, its workers' counts */
     wl_plan_link within;      /* between its workers */
 } wl_plan_machine;

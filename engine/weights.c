@@ -171,7 +171,8 @@ void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_acti
     /* Chunks small enough to even out over the threads, large enough to stream and to be worth the preparation of a few rows;
      * a batch takes whole panels, not so many that its results leave L2. */
     enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 24, PANEL_TILES = 4, BATCH_TILES = 16, STREAM_TILES = 32 };
-    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride, wl_thread_pool_size (pool), false};
+    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride, wl_thread_pool_size (pool),
+                        false};
     size_t total = 0, n_chunks = 0, n_rows = 0;
     for (size_t i = 0; i < n_products; i++) {
         total += products[i].matrix->n_tiles;
