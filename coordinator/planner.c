@@ -247,7 +247,7 @@ static double layer_s (const wl_plan_request *r, const workload *w, const wl_spe
                        const wl_correction *correction, uint32_t layer)
 {
     const wl_step_shape chunk = chunk_shape (r), decode = decode_shape (w->decode_rows);
-    double prefill = w->chunks ? w->chunks * wl_cost_layer_s (r->cost, speed, correction, layer, &chunk) : 0;
+    double prefill = w->chunks > 0 ? w->chunks * wl_cost_layer_s (r->cost, speed, correction, layer, &chunk) : 0;
     return (prefill + w->decode_steps * wl_cost_layer_s (r->cost, speed, correction, layer, &decode)) * w->scale;
 }
 
@@ -255,7 +255,7 @@ static double head_s (const wl_plan_request *r, const workload *w, const wl_spee
                       const wl_correction *correction)
 {
     const wl_step_shape decode = decode_shape (w->decode_rows), first = {.rows = 1, .logit_rows = 1};
-    double prefill = w->prompts ? w->prompts * wl_cost_head_s (r->cost, speed, correction, &first) : 0;
+    double prefill = w->prompts > 0 ? w->prompts * wl_cost_head_s (r->cost, speed, correction, &first) : 0;
     return (prefill + w->decode_steps * wl_cost_head_s (r->cost, speed, correction, &decode)) * w->scale;
 }
 

@@ -368,6 +368,12 @@ static void a_worker_that_leaves_before_the_plan_is_not_counted (void **state)
     Woolly__Leave leave = WOOLLY__LEAVE__INIT;
     join_sheep (&a);
     SEND_CONTROL (a.control, NULL, LEAVE, leave, &leave);
+    Woolly__Hello older = sound_hello (&a); /* what answers it has read what came before */
+    older.protocol = 7;
+    SEND_CONTROL (a.control, NULL, HELLO, hello, &older);
+    Woolly__Control *refused = await_control (a.control, NULL, WOOLLY__CONTROL__KIND_REFUSED, SOON_MS);
+    assert_non_null (refused);
+    wl_control_free (&refused);
     join_sheep (&b);
     assert_null (await_control (b.control, NULL, WOOLLY__CONTROL__KIND_LOAD, 300));
     join_sheep (&a); /* and back again */
