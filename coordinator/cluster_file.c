@@ -439,7 +439,7 @@ static uint32_t first_on (const wl_plan_request *r, uint32_t machine, uint32_t *
 
 static void add_correction (json_t *json, const char *key, const wl_correction *c)
 {
-    if (c->n[0] || c->n[1] || c->n[2])
+    if (wl_correction_is_known (c))
         json_object_set_new (
             json, key,
             json_pack ("[f,f,f]", wl_correction_at (c, 1), wl_correction_at (c, 8), wl_correction_at (c, 128)));
@@ -456,8 +456,8 @@ static json_t *machine_json (const wl_plan_request *r, uint32_t machine, uint32_
     if (whole->n_threads)
         json_object_set_new (json, "whole_speed", wl_speed_to_json (whole));
     add_correction (json, "correction", &w->correction);
-    const wl_correction all = r->machines[machine].correction, effective = wl_plan_whole_correction (r, first);
-    if (all.n[0] || all.n[1] || all.n[2])
+    const wl_correction effective = wl_plan_whole_correction (r, first);
+    if (wl_correction_is_known (&r->machines[machine].correction))
         add_correction (json, "whole_correction", &effective);
     return json;
 }

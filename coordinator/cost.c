@@ -164,6 +164,14 @@ bool wl_correction_equal (const wl_correction *a, const wl_correction *b)
     return equal;
 }
 
+bool wl_correction_is_known (const wl_correction *c)
+{
+    bool known = false;
+    for (size_t k = 0; k < WL_CORRECTIONS; k++)
+        known = known || c->n[k];
+    return known;
+}
+
 wl_correction wl_correction_or (const wl_correction *first, const wl_correction *second)
 {
     wl_correction c = *first;

@@ -55,6 +55,7 @@ double wl_cost_attention_s (const wl_cost *cost, const wl_speed *speed, uint32_t
 double wl_correction_at (const wl_correction *correction, double rows);
 /* What `first` knows, and of the rest what `second` does. */
 wl_correction wl_correction_or (const wl_correction *first, const wl_correction *second);
+bool wl_correction_is_known (const wl_correction *correction); /* of any number of rows */
 bool wl_correction_equal (const wl_correction *a, const wl_correction *b);
 
 /* Multiply-adds that one token takes in these layers, the head included where they end with the last. */

@@ -52,8 +52,6 @@ bool wl_plan_input_local (wl_plan_input *in, uint32_t n_local, uint32_t n_thread
     if (known)
         wl_speed_at_least (&whole, &own);
     in->machines[0].whole = known ? whole : (wl_speed){0};
-    if (known)
-        in->machines[0].correction = wl_correction_load_together (&whole, wl_cost_kind (cost));
     in->whole_source = whole_source;
     in->machines[0].within = wl_link_speed_here (fresh, &in->within_source);
     wl_correction correction = wl_correction_load (&own, wl_cost_kind (cost));

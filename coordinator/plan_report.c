@@ -57,7 +57,7 @@ static void print_machines (const wl_cluster_planned *p)
         printf ("%s%s: %u thread%s, %.1f GB/s of weights, %.0f G multiply-adds/s (%s)", w->name, more,
                 w->speed.n_threads, w->speed.n_threads == 1 ? "" : "s", wl_speed_bandwidth (&w->speed) / 1e9,
                 wl_speed_macs (&w->speed) / 1e9, wl_speed_source_name (w->source));
-        if (w->correction.n[0] || w->correction.n[1] || w->correction.n[2])
+        if (wl_correction_is_known (&w->correction))
             printf (", corrected by real steps x%.2f x%.2f x%.2f", wl_correction_at (&w->correction, 1),
                     wl_correction_at (&w->correction, 8), wl_correction_at (&w->correction, 128));
         printf ("; link %.3f ms, %.2f GB/s (%s)\n", w->link.latency_s * 1e3, w->link.bytes_per_s / 1e9,

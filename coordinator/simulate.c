@@ -45,6 +45,7 @@ struct step {
 
 typedef struct sim_stage {
     uint32_t worker, machine, first, last;
+    wl_correction corrections[2];    /* by itself and with the whole machine */
     double *layers_s[2], *head_s[2]; /* [max_rows + 1] by itself and with the whole machine, corrected */
     step *running, *queue, **queue_end;
     double work_left, share, took;
@@ -190,8 +191,8 @@ static double step_s (const wl_simulator *s, const sim_stage *stage, const step 
 {
     const wl_plan_worker *w = &s->request->workers[stage->worker];
     const wl_speed *speed = whole ? &s->request->machines[w->machine].whole : &w->speed;
-    const wl_correction known = whole ? wl_plan_whole_correction (s->request, stage->worker) : w->correction;
-    double seconds = stage->layers_s[whole][t->n_rows], correction = wl_correction_at (&known, t->n_rows);
+    double seconds = stage->layers_s[whole][t->n_rows],
+           correction = wl_correction_at (&stage->corrections[whole], t->n_rows);
     if (t->few_rows) {
         const wl_step_shape shape = {.rows = t->few_rows, .positions = t->few_positions / t->few_rows};
         seconds += correction * wl_cost_attention_s (s->request->cost, speed, stage->first, stage->last, &shape);
@@ -481,9 +482,11 @@ static bool open_stage (wl_simulator *s, uint32_t i, wl_error *err)
     stage->machine = w->machine;
     stage->hop = wl_plan_hop (s->request, planned->worker, next);
     stage->queue_end = &stage->queue;
+    stage->corrections[0] = w->correction;
+    stage->corrections[1] = wl_plan_whole_correction (s->request, stage->worker);
     for (int whole = 0; whole < 2; whole++) {
         const wl_speed *speed = whole ? &s->request->machines[w->machine].whole : &w->speed;
-        const wl_correction correction = whole ? wl_plan_whole_correction (s->request, stage->worker) : w->correction;
+        const wl_correction *correction = &stage->corrections[whole];
         stage->layers_s[whole] = wl_new (s->max_rows + 1, sizeof (double), err);
         stage->head_s[whole] = wl_new (s->max_rows + 1, sizeof (double), err);
         if (!stage->layers_s[whole] || !stage->head_s[whole])
@@ -491,9 +494,9 @@ static bool open_stage (wl_simulator *s, uint32_t i, wl_error *err)
         for (uint32_t rows = 1; rows <= s->max_rows && speed->n_threads; rows++) {
             const wl_step_shape shape = {.rows = rows, .logit_rows = rows};
             stage->layers_s[whole][rows] = wl_cost_layers_s (s->request->cost, speed, stage->first, stage->last, rows) *
-                                           wl_correction_at (&correction, rows);
+                                           wl_correction_at (correction, rows);
             if (stage->last + 1 == s->request->model->n_layers)
-                stage->head_s[whole][rows] = wl_cost_head_s (s->request->cost, speed, &correction, &shape);
+                stage->head_s[whole][rows] = wl_cost_head_s (s->request->cost, speed, correction, &shape);
         }
     }
     return true;

@@ -122,17 +122,25 @@ static size_t chunks_of (const wl_product *product, size_t tiles_per_chunk)
     return (product->matrix->n_tiles + tiles_per_chunk - 1) / tiles_per_chunk;
 }
 
+/* The product that a chunk belongs to, and its first tile there; NULL: there are no so many chunks. */
+static const wl_product *find_product (const multiply_job *job, size_t chunk, size_t *first_tile)
+{
+    const wl_product *p = job->products, *end = p + job->n_products;
+    for (size_t n; p < end && chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
+        chunk -= n;
+    *first_tile = chunk * job->tiles_per_chunk;
+    return p < end ? p : NULL;
+}
+
 /* What a thread is likely to take next: the first parts of its tiles, so that it does not begin with waiting for memory. */
 static void prefetch_chunk (const multiply_job *job, size_t chunk)
 {
     enum { TILES = 4, BYTES = 2304, LINE = 64, L2 = 2 };
-    const wl_product *p = job->products, *end = p + job->n_products;
-    for (size_t n; p < end && chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
-        chunk -= n;
-    if (p == end)
+    size_t first;
+    const wl_product *p = find_product (job, chunk, &first);
+    if (!p)
         return;
     const wl_matrix *m = p->matrix;
-    const size_t first = chunk * job->tiles_per_chunk;
     for (size_t t = first; t < first + TILES && t < m->n_tiles; t++)
         for (size_t i = 0; i < BYTES && i < m->tile_bytes; i += LINE)
             __builtin_prefetch (m->tiles + t * m->tile_bytes + i, 0, L2);
@@ -141,13 +149,11 @@ static void prefetch_chunk (const multiply_job *job, size_t chunk)
 static void multiply_chunk (void *context, size_t chunk, size_t thread)
 {
     const multiply_job *job = context;
-    const wl_product *p = job->products;
     if (job->in_batch)
         prefetch_chunk (job, chunk + job->n_threads);
-    for (size_t n; chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
-        chunk -= n;
+    size_t first;
+    const wl_product *p = find_product (job, chunk, &first);
     const wl_matrix *m = p->matrix;
-    size_t first = chunk * job->tiles_per_chunk;
     size_t n_tiles = m->n_tiles - first < job->tiles_per_chunk ? m->n_tiles - first : job->tiles_per_chunk;
     wl_activations rows = job->set->kinds[m->format->activation];
     rows.n_rows = p->n_rows;

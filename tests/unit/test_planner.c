@@ -237,6 +237,17 @@ static void try_all (const priced *p, plan_part *parts, uint32_t n_parts, uint32
         }
 }
 
+/* What is found for the prices; its value. */
+static double search_for (const priced *p, plan_part *parts, uint32_t *n_parts)
+{
+    double value = INFINITY;
+    bool exact;
+    wl_error err = {0};
+    assert_true (plan_search (&p->prices, parts, n_parts, &value, &exact, &err));
+    assert_true (exact);
+    return value;
+}
+
 static void no_choice_order_or_cut_is_better (void **state)
 {
     (void) state;
@@ -246,12 +257,9 @@ static void no_choice_order_or_cut_is_better (void **state)
         priced p;
         plan_part parts[TRIED_LAYERS], tried[TRIED_LAYERS];
         uint32_t n_parts;
-        double value = INFINITY, best = INFINITY;
-        bool exact;
-        wl_error err = {0};
+        double best = INFINITY;
         draw_prices (&p, round % 2);
-        assert_true (plan_search (&p.prices, parts, &n_parts, &value, &exact, &err));
-        assert_true (exact);
+        double value = search_for (&p, parts, &n_parts);
         try_all (&p, tried, 0, 0, 0, &best);
         if (best == INFINITY) {
             assert_int_equal (n_parts, 0);
@@ -300,12 +308,11 @@ static void no_cut_is_better_for_prefill_and_decoding_one_after_the_other (void 
         priced p;
         plan_part parts[TRIED_LAYERS], tried[TRIED_LAYERS];
         uint32_t n_parts;
-        double value = INFINITY, best = INFINITY;
-        bool exact;
+        double best = INFINITY;
         wl_error err = {0};
         draw_prices (&p, false);
         p.prices.in_flight = 8;
-        assert_true (plan_search (&p.prices, parts, &n_parts, &value, &exact, &err));
+        double value = search_for (&p, parts, &n_parts);
         if (n_parts < 2)
             continue;
         double before = plan_phases_s (&p.prices, parts, n_parts);
