@@ -11,7 +11,7 @@
 
 #include "step_cost.h"
 
-enum { WL_POLICY_ROWS = 128 }; /* of a step, unless --chunk asks for more */
+enum { WL_POLICY_ROWS = 256 }; /* of a step, unless --chunk asks for more */
 
 /* Steps under way at most. */
 uint32_t wl_policy_steps (uint32_t n_stages);

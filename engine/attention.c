@@ -17,8 +17,9 @@ static void norm_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t th
     represent_row (s, row, h, m->d_model, l->inputs.qkv);
 }
 
-static size_t qkv_products (wl_stage *s, const stage_layer *l, wl_product out[3])
+size_t attention_products (wl_stage *s, uint32_t layer_index, wl_product out[3])
 {
+    const stage_layer *l = &s->layers[layer_index];
     size_t n_rows = s->batch->n_rows;
     if (l->matrices[WL_ROLE_ATTN_QKV]) {
         out[0] = (wl_product){l->matrices[WL_ROLE_ATTN_QKV], s->qkv, s->qkv_stride, 0, n_rows};
@@ -161,13 +162,15 @@ void attention_half (wl_stage *s, uint32_t layer_index)
     const wl_model *m = s->model;
     const stage_layer *l = &s->layers[layer_index];
     uint32_t n_rows = s->batch->n_rows;
-    wl_product qkv[3];
+    const wl_product output = {l->matrices[WL_ROLE_ATTN_OUTPUT], s->y, s->y_stride, 0, n_rows};
+    wl_product qkv[3], feed_forward[3];
     run_rows (s, norm_row, layer_index, n_rows);
-    multiply (s, s->h, s->h_stride, m->d_model, qkv, qkv_products (s, l, qkv));
+    multiply (s, s->h, s->h_stride, m->d_model, (wl_products){qkv, attention_products (s, layer_index, qkv)},
+              (wl_products){&output, 1});
     run_rows (s, place_row, layer_index, n_rows);
     attend_job job = {s, layer_index};
     wl_thread_pool_run (s->options.pool, (size_t) s->n_tiles * m->n_kv_heads, attend_chunk, &job);
     run_rows (s, gather_row, layer_index, n_rows);
-    const wl_product output = {l->matrices[WL_ROLE_ATTN_OUTPUT], s->y, s->y_stride, 0, n_rows};
-    multiply (s, s->h, s->h_stride, s->q_width, &output, 1);
+    multiply (s, s->h, s->h_stride, s->q_width, (wl_products){&output, 1},
+              (wl_products){feed_forward, feed_forward_products (s, layer_index, feed_forward)});
 }

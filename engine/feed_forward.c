@@ -50,7 +50,7 @@ void activate (const wl_stage *s, float *gate, float *up, size_t n)
 }
 
 /* Gate stands at the start of a row of gate_up, up behind it; without a gate, up stands at the start. */
-static size_t input_products (wl_stage *s, const stage_layer *l, wl_product out[2])
+static size_t input_products (wl_stage *s, const stage_layer *l, wl_product out[3])
 {
     size_t n_rows = s->batch->n_rows, n = 0;
     wl_matrix *const *matrices = l->matrices;
@@ -63,6 +63,12 @@ static size_t input_products (wl_stage *s, const stage_layer *l, wl_product out[
     float *up = s->gate_up + (n ? s->gate_up_stride / 2 : 0);
     out[n++] = (wl_product){matrices[WL_ROLE_FFN_UP], up, s->gate_up_stride, 0, n_rows};
     return n;
+}
+
+size_t feed_forward_products (wl_stage *s, uint32_t layer_index, wl_product out[3])
+{
+    const stage_layer *l = &s->layers[layer_index];
+    return l->matrices[WL_ROLE_ROUTER] ? router_products (s, layer_index, out) : input_products (s, l, out);
 }
 
 static void activate_row (wl_stage *s, uint32_t layer_index, uint32_t row, size_t thread)
@@ -89,9 +95,11 @@ void feed_forward_half (wl_stage *s, uint32_t layer_index)
         mix_experts (s, layer_index);
         return;
     }
-    wl_product inputs[2];
-    multiply (s, s->h, s->h_stride, s->model->d_model, inputs, input_products (s, l, inputs));
-    run_rows (s, activate_row, layer_index, n_rows);
     const wl_product down = {l->matrices[WL_ROLE_FFN_DOWN], s->y, s->y_stride, 0, n_rows};
-    multiply (s, s->gate_up, s->gate_up_stride, s->model->d_ff, &down, 1);
+    wl_product inputs[3], behind[3];
+    multiply (s, s->h, s->h_stride, s->model->d_model, (wl_products){inputs, input_products (s, l, inputs)},
+              (wl_products){&down, 1});
+    run_rows (s, activate_row, layer_index, n_rows);
+    multiply (s, s->gate_up, s->gate_up_stride, s->model->d_ff, (wl_products){&down, 1},
+              (wl_products){behind, products_behind (s, layer_index, behind)});
 }

@@ -104,26 +104,34 @@ static void activate_shared_row (wl_stage *s, uint32_t layer_index, uint32_t row
     represent_row (s, row, gate, s->model->d_ff_shared, s->layers[layer_index].inputs.hidden);
 }
 
+size_t router_products (wl_stage *s, uint32_t layer_index, wl_product out[3])
+{
+    wl_matrix *const *matrices = s->layers[layer_index].matrices;
+    uint32_t n_rows = s->batch->n_rows;
+    float *up = s->gate_up + s->gate_up_stride / 2;
+    out[0] = (wl_product){matrices[WL_ROLE_ROUTER], s->mixture.router, s->mixture.router_stride, 0, n_rows};
+    if (!matrices[WL_ROLE_SHARED_DOWN])
+        return 1;
+    out[1] = (wl_product){matrices[WL_ROLE_SHARED_GATE], s->gate_up, s->gate_up_stride, 0, n_rows};
+    out[2] = (wl_product){matrices[WL_ROLE_SHARED_UP], up, s->gate_up_stride, 0, n_rows};
+    return 3;
+}
+
 /* The router's logits, and the shared expert's whole way into y if there is one. */
 static void route (wl_stage *s, uint32_t layer_index)
 {
     const wl_model *m = s->model;
-    wl_matrix *const *matrices = s->layers[layer_index].matrices;
     uint32_t n_rows = s->batch->n_rows;
-    float *up = s->gate_up + s->gate_up_stride / 2;
-    const wl_product products[3] = {
-        {matrices[WL_ROLE_ROUTER], s->mixture.router, s->mixture.router_stride, 0, n_rows},
-        {matrices[WL_ROLE_SHARED_GATE], s->gate_up, s->gate_up_stride, 0, n_rows},
-        {matrices[WL_ROLE_SHARED_UP], up, s->gate_up_stride, 0, n_rows},
-    };
-    bool shared = matrices[WL_ROLE_SHARED_DOWN] != NULL;
-    multiply (s, s->h, s->h_stride, m->d_model, products, shared ? 3 : 1);
+    wl_matrix *const down_matrix = s->layers[layer_index].matrices[WL_ROLE_SHARED_DOWN];
+    const wl_product down = {down_matrix, s->y, s->y_stride, 0, n_rows};
+    wl_product products[3];
+    multiply (s, s->h, s->h_stride, m->d_model, (wl_products){products, router_products (s, layer_index, products)},
+              (wl_products){&down, down_matrix != NULL});
     run_rows (s, choose_row, layer_index, n_rows);
-    if (!shared)
+    if (!down_matrix)
         return;
     run_rows (s, activate_shared_row, layer_index, n_rows);
-    const wl_product down = {matrices[WL_ROLE_SHARED_DOWN], s->y, s->y_stride, 0, n_rows};
-    multiply (s, s->gate_up, s->gate_up_stride, m->d_ff_shared, &down, 1);
+    multiply (s, s->gate_up, s->gate_up_stride, m->d_ff_shared, (wl_products){&down, 1}, (wl_products){0});
 }
 
 /* Products of every expert that has slots with its matrix of `role`, appended to the mixture's list. */
@@ -145,14 +153,16 @@ void mix_experts (wl_stage *s, uint32_t layer_index)
     mixture_space *x = &s->mixture;
     uint32_t n_rows = s->batch->n_rows, n_slots = n_rows * m->n_experts_used;
     float *up = s->gate_up + s->gate_up_stride / 2;
+    wl_product behind[3];
     route (s, layer_index);
     assign_slots (s);
     run_rows (s, fill_slot, layer_index, n_slots);
     size_t n = add_products (s, layer_index, WL_ROLE_EXPERT_GATE, s->gate_up, s->gate_up_stride, 0);
     n = add_products (s, layer_index, WL_ROLE_EXPERT_UP, up, s->gate_up_stride, n);
-    multiply (s, x->in, s->h_stride, m->d_model, x->products, n);
+    multiply (s, x->in, s->h_stride, m->d_model, (wl_products){x->products, n}, (wl_products){0});
     run_rows (s, activate_slot, layer_index, n_slots);
     n = add_products (s, layer_index, WL_ROLE_EXPERT_DOWN, x->out, s->y_stride, 0);
-    multiply (s, s->gate_up, s->gate_up_stride, m->d_ff, x->products, n);
+    multiply (s, s->gate_up, s->gate_up_stride, m->d_ff, (wl_products){x->products, n},
+              (wl_products){behind, products_behind (s, layer_index, behind)});
     run_rows (s, combine_row, layer_index, n_rows);
 }

@@ -88,7 +88,8 @@ static size_t multiply_next (const bench *b, const wl_format *format, size_t n_t
                               .rows = n_tiles * WL_TILE_ROWS,
                               .columns = COLUMNS};
     const wl_product product = {&matrix, b->out, MATRIX_ROWS, 0, n_rows};
-    wl_multiply (b->pool, b->kernels, &set, &product, 1, b->scratch, b->scratch_stride);
+    wl_multiply (b->pool, b->kernels, &set, (wl_products){&product, 1}, (wl_products){0}, b->scratch,
+                 b->scratch_stride);
     *at += n_tiles;
     return n_tiles * WL_TILE_ROWS * COLUMNS;
 }

@@ -428,15 +428,14 @@ void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n
                                   b->sums + row * b->sum_stride, source, n);
 }
 
-void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, const wl_product *products,
-               size_t n_products)
+void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, wl_products products, wl_products next)
 {
     wl_activation_set *set = &stage->activations;
     set->kinds[WL_ACTIVATION_F32].f32 = f32;
     set->kinds[WL_ACTIVATION_F32].f32_stride = f32_stride;
     for (int kind = 0; kind < 3; kind++)
         set->kinds[kind].n = n;
-    wl_multiply (stage->options.pool, stage->options.kernels, set, products, n_products, stage->scratch,
+    wl_multiply (stage->options.pool, stage->options.kernels, set, products, next, stage->scratch,
                  stage->scratch_stride);
 }
 
@@ -586,16 +585,31 @@ static void finish_logits (wl_stage *s, uint32_t layer_index, uint32_t i, size_t
             logits[v] = cap * wl_tanhf (logits[v] / cap);
 }
 
-static void compute_logits (wl_stage *s, float *out)
+static wl_product head_product (wl_stage *s)
 {
-    const wl_model *m = s->model;
+    return (wl_product){&s->head, s->logits, wl_stage_logit_stride (s->model), 0, s->batch->n_logit_rows};
+}
+
+size_t products_behind (wl_stage *s, uint32_t layer_index, wl_product out[3])
+{
+    if (layer_index + 1 < s->n_layers)
+        return attention_products (s, layer_index + 1, out);
+    if (!s->heads || s->batch->n_logit_rows == 0)
+        return 0;
+    out[0] = head_product (s);
+    return 1;
+}
+
+static void compute_logits (wl_stage *s)
+{
     uint32_t n = s->batch->n_logit_rows;
     if (n == 0)
         return;
-    s->logits = out;
+    wl_product first[3]; /* of the next step, if it is like this one */
     run_rows (s, norm_logit_row, 0, n);
-    const wl_product product = {&s->head, out, wl_stage_logit_stride (m), 0, n};
-    multiply (s, s->h, s->h_stride, m->d_model, &product, 1);
+    const wl_product product = head_product (s);
+    multiply (s, s->h, s->h_stride, s->model->d_model, (wl_products){&product, 1},
+              (wl_products){first, attention_products (s, 0, first)});
     run_rows (s, finish_logits, 0, n);
 }
 
@@ -605,6 +619,7 @@ bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, floa
         return false;
     s->batch = batch;
     s->in = in;
+    s->logits = s->heads ? out : NULL;
     for (uint32_t i = 0; i < batch->n_spans; i++)
         if (batch->spans[i].copies)
             wl_kv_copy_page (&s->kv, batch->spans[i].copied_page,
@@ -619,7 +634,7 @@ bool wl_stage_forward (wl_stage *s, const wl_batch *batch, const float *in, floa
     }
     run_rows (s, finish_row, s->n_layers - 1, batch->n_rows);
     if (s->heads)
-        compute_logits (s, out);
+        compute_logits (s);
     else
         memcpy (out, s->x, (size_t) batch->n_rows * s->model->d_model * sizeof *out);
     s->batch = NULL;

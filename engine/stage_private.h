@@ -101,9 +101,13 @@ void run_rows (wl_stage *stage, row_fn fn, uint32_t layer_index, uint32_t n_rows
 /* Quantizes `source` (`n` elements) as row `row` of the activations in the wanted representations (bits of wl_activation_kind). */
 void represent_row (wl_stage *stage, uint32_t row, const float *source, size_t n, unsigned wanted_kinds);
 
-/* Products over activations of `n` elements; f32 ones stand at `f32`. */
-void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, const wl_product *products,
-               size_t n_products);
+/* Products over activations of `n` elements; f32 ones stand at `f32`. next: see wl_multiply. */
+void multiply (wl_stage *stage, const float *f32, size_t f32_stride, size_t n, wl_products products, wl_products next);
+
+/* The first products of each half, and of the layer behind it: the next one, or (of the last) the output head's, or none. out [3]; returns how many. */
+size_t attention_products (wl_stage *stage, uint32_t layer_index, wl_product out[3]);
+size_t feed_forward_products (wl_stage *stage, uint32_t layer_index, wl_product out[3]);
+size_t products_behind (wl_stage *stage, uint32_t layer_index, wl_product out[3]);
 
 /* y = norm (x) of d_model elements by the model's kind of norm; a copy where weight is NULL. */
 void norm_into (const wl_stage *stage, float *y, const float *x, const float *weight, const float *bias);

@@ -105,94 +105,182 @@ float *wl_vector_load (const wl_tensor *tensor, wl_error *err)
 
 /* -- products ------------------------------------------------------------------------------------------------------------------- */
 
+/* How a job is cut: items are of so many tiles of one product, once for each group of rows (about the same number of each product's). */
+typedef struct cut {
+    size_t item_tiles, n_groups, group_items;
+    size_t least;      /* items taken at a time, in a job of few rows */
+    size_t call_tiles; /* tiles that one call of a kernel takes at most */
+    bool in_batch;     /* many rows: items are taken one at a time */
+} cut;
+
 typedef struct multiply_job {
     const wl_kernels *kernels;
     const wl_activation_set *set;
-    const wl_product *products;
-    size_t n_products;
-    size_t tiles_per_chunk;
+    wl_products products;
+    cut cut;
     uint8_t *scratch;
     size_t scratch_stride;
-    size_t n_threads;
-    bool in_batch;
 } multiply_job;
 
-static size_t chunks_of (const wl_product *product, size_t tiles_per_chunk)
+static size_t items_of (const wl_product *product, size_t item_tiles)
 {
-    return (product->matrix->n_tiles + tiles_per_chunk - 1) / tiles_per_chunk;
+    return (product->matrix->n_tiles + item_tiles - 1) / item_tiles;
 }
 
-/* The product that a chunk belongs to, and its first tile there; NULL: there are no so many chunks. */
-static const wl_product *find_product (const multiply_job *job, size_t chunk, size_t *first_tile)
+static cut cut_of (wl_products products, size_t n_threads)
 {
-    const wl_product *p = job->products, *end = p + job->n_products;
-    for (size_t n; p < end && chunk >= (n = chunks_of (p, job->tiles_per_chunk)); p++)
-        chunk -= n;
-    *first_tile = chunk * job->tiles_per_chunk;
-    return p < end ? p : NULL;
+    /* A batch takes whole panels, not so many that its results leave L2, in items small enough to even out over the threads. With rows enough to be worth unpacking a panel for each
+     * group of them, the threads take different rows: so each finds in its cache what it wrote in the step before.
+     * Few rows stream their weights in runs as long as may be, and only the last ones are short; some kernels take tiles in pairs. */
+    enum {
+        BATCH_ROWS = 24,
+        GROUP_ROWS = 128,
+        BATCH_ITEMS_PER_THREAD = 6,
+        PANEL_TILES = 4,
+        BATCH_TILES = 16,
+        PAIR = 2,
+        RANGES_PER_THREAD = 8,
+        LEAST_TILES = 32,
+        FEW_ROWS = 8,
+        CALL_TILES = 32
+    };
+    size_t total = 0, n_rows = 0, least_rows = SIZE_MAX;
+    for (size_t i = 0; i < products.n; i++) {
+        const size_t n = products.list[i].n_rows;
+        total += products.list[i].matrix->n_tiles;
+        n_rows = n > n_rows ? n : n_rows;
+        least_rows = n < least_rows ? n : least_rows;
+    }
+    cut c = {.item_tiles = PAIR,
+             .n_groups = 1,
+             .call_tiles = n_rows > FEW_ROWS ? CALL_TILES : SIZE_MAX,
+             .in_batch = n_rows > BATCH_ROWS};
+    if (c.in_batch) {
+        if (least_rows >= 2 * GROUP_ROWS)
+            c.n_groups = least_rows / GROUP_ROWS < n_threads ? least_rows / GROUP_ROWS : n_threads;
+        const size_t wanted = total * c.n_groups / (n_threads * BATCH_ITEMS_PER_THREAD);
+        c.item_tiles = wanted > BATCH_TILES   ? BATCH_TILES
+                       : wanted > PANEL_TILES ? wanted / PANEL_TILES * PANEL_TILES
+                       : wanted > PAIR        ? PANEL_TILES
+                       : wanted > 1           ? PAIR
+                                              : 1;
+    }
+    const size_t least = total / (n_threads * RANGES_PER_THREAD);
+    c.least = (least > LEAST_TILES ? LEAST_TILES : least < PAIR ? PAIR : least) / PAIR;
+    for (size_t i = 0; i < products.n; i++)
+        c.group_items += items_of (&products.list[i], c.item_tiles);
+    return c;
 }
 
-/* What a thread is likely to take next: the first parts of its tiles, so that it does not begin with waiting for memory. */
-static void prefetch_chunk (const multiply_job *job, size_t chunk)
+/* Tiles of one product. */
+typedef struct piece {
+    const wl_product *product;
+    size_t first, n;
+} piece;
+
+/* The first piece of items [*item, end), at most max_tiles of it; *item is moved behind it. */
+static piece next_piece (wl_products products, size_t item_tiles, size_t *item, size_t end, size_t max_tiles)
+{
+    const wl_product *p = products.list;
+    size_t at = *item;
+    for (size_t n; at >= (n = items_of (p, item_tiles)); p++)
+        at -= n;
+    const size_t items_left = end - *item, items_here = items_of (p, item_tiles) - at,
+                 n_items = items_left < items_here ? items_left : items_here, first = at * item_tiles,
+                 tiles_left = p->matrix->n_tiles - first;
+    size_t tiles = n_items * item_tiles < tiles_left ? n_items * item_tiles : tiles_left;
+    tiles = tiles < max_tiles ? tiles : max_tiles;
+    *item += (tiles + item_tiles - 1) / item_tiles;
+    return (piece){p, first, tiles};
+}
+
+/* What a thread is likely to take next of a batch: the first parts of its tiles, so that it does not begin with waiting for memory. */
+static void prefetch_item (const multiply_job *job, size_t item)
 {
     enum { TILES = 4, BYTES = 2304, LINE = 64, L2 = 2 };
-    size_t first;
-    const wl_product *p = find_product (job, chunk, &first);
-    if (!p)
-        return;
-    const wl_matrix *m = p->matrix;
-    for (size_t t = first; t < first + TILES && t < m->n_tiles; t++)
+    item %= job->cut.group_items;
+    const piece p = next_piece (job->products, job->cut.item_tiles, &item, item + 1, TILES);
+    const wl_matrix *m = p.product->matrix;
+    for (size_t t = p.first; t < p.first + p.n; t++)
         for (size_t i = 0; i < BYTES && i < m->tile_bytes; i += LINE)
             __builtin_prefetch (m->tiles + t * m->tile_bytes + i, 0, L2);
 }
 
-static void multiply_chunk (void *context, size_t chunk, size_t thread)
+/* n rows of the set from `first` on. */
+static wl_activations rows_from (const wl_activation_set *set, wl_activation_kind kind, size_t first, size_t n)
 {
-    const multiply_job *job = context;
-    if (job->in_batch)
-        prefetch_chunk (job, chunk + job->n_threads);
-    size_t first;
-    const wl_product *p = find_product (job, chunk, &first);
-    const wl_matrix *m = p->matrix;
-    size_t n_tiles = m->n_tiles - first < job->tiles_per_chunk ? m->n_tiles - first : job->tiles_per_chunk;
-    wl_activations rows = job->set->kinds[m->format->activation];
-    rows.n_rows = p->n_rows;
+    wl_activations rows = set->kinds[kind];
+    rows.n_rows = n;
     if (rows.kind == WL_ACTIVATION_F32) {
-        rows.f32 += p->first_row * rows.f32_stride;
-    } else {
-        rows.q += p->first_row * rows.q_stride;
-        rows.scales += p->first_row * rows.scale_stride;
-        rows.sums += p->first_row * rows.sum_stride;
-        if (rows.totals)
-            rows.totals += p->first_row * rows.total_stride;
+        rows.f32 += first * rows.f32_stride;
+        return rows;
     }
-    job->kernels->matmul[m->format->type](p->out + p->first_row * p->stride + first * WL_TILE_ROWS, p->stride,
-                                          m->tiles + first * m->tile_bytes, n_tiles, &rows,
+    rows.q += first * rows.q_stride;
+    rows.scales += first * rows.scale_stride;
+    rows.sums += first * rows.sum_stride;
+    if (rows.totals)
+        rows.totals += first * rows.total_stride;
+    return rows;
+}
+
+static void multiply_piece (const multiply_job *job, piece tiles, size_t group, size_t thread)
+{
+    const wl_product *p = tiles.product;
+    const wl_matrix *m = p->matrix;
+    const size_t first = p->first_row + p->n_rows * group / job->cut.n_groups,
+                 end = p->first_row + p->n_rows * (group + 1) / job->cut.n_groups;
+    const wl_activations rows = rows_from (job->set, m->format->activation, first, end - first);
+    job->kernels->matmul[m->format->type](p->out + first * p->stride + tiles.first * WL_TILE_ROWS, p->stride,
+                                          m->tiles + tiles.first * m->tile_bytes, tiles.n, &rows,
                                           job->scratch + thread * job->scratch_stride);
 }
 
-void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set,
-                  const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride)
+static void multiply_range (void *context, size_t first, size_t end, size_t thread)
 {
-    /* Chunks small enough to even out over the threads, large enough to stream and to be worth the preparation of a few rows;
-     * a batch takes whole panels, not so many that its results leave L2. */
-    enum { CHUNKS_PER_THREAD = 6, BATCH_ROWS = 24, PANEL_TILES = 4, BATCH_TILES = 16, STREAM_TILES = 32 };
-    multiply_job job = {kernels, set, products, n_products, 0, scratch, scratch_stride, wl_thread_pool_size (pool),
-                        false};
-    size_t total = 0, n_chunks = 0, n_rows = 0;
-    for (size_t i = 0; i < n_products; i++) {
-        total += products[i].matrix->n_tiles;
-        n_rows = products[i].n_rows > n_rows ? products[i].n_rows : n_rows;
+    const multiply_job *job = context;
+    while (first < end)
+        multiply_piece (job, next_piece (job->products, job->cut.item_tiles, &first, end, job->cut.call_tiles), 0,
+                        thread);
+}
+
+static void multiply_item (void *context, size_t chunk, size_t thread)
+{
+    const multiply_job *job = context;
+    size_t item = chunk % job->cut.group_items;
+    prefetch_item (job, item + 1);
+    multiply_piece (job, next_piece (job->products, job->cut.item_tiles, &item, item + 1, SIZE_MAX),
+                    chunk / job->cut.group_items, thread);
+}
+
+/* Where each thread begins to read in a job of few rows. */
+static void expect (wl_thread_pool *pool, const wl_kernels *kernels, wl_products next)
+{
+    enum { BYTES = 128 << 10 }; /* of each of two runs: a thread's cache holds them beside a step's rows */
+    const size_t n_threads = wl_thread_pool_size (pool);
+    const cut c = cut_of (next, n_threads);
+    for (size_t thread = 0; thread < n_threads; thread++) {
+        wl_memory_runs runs = {0};
+        size_t first, end;
+        wl_thread_pool_first_range (pool, c.group_items, c.least, thread, &first, &end);
+        if (first < end && !c.in_batch) {
+            const piece p = next_piece (next, c.item_tiles, &first, end, c.call_tiles);
+            const wl_matrix *m = p.product->matrix;
+            const size_t half = p.n / 2 * m->tile_bytes;
+            runs.bytes = half < BYTES ? half : BYTES;
+            runs.at[0] = m->tiles + p.first * m->tile_bytes;
+            runs.at[1] = runs.at[0] + (kernels->reads_halves ? half : runs.bytes);
+        }
+        wl_thread_pool_expect (pool, thread, runs);
     }
-    job.in_batch = n_rows > BATCH_ROWS;
-    size_t wanted = total / (job.n_threads * CHUNKS_PER_THREAD);
-    size_t most = job.in_batch ? BATCH_TILES : STREAM_TILES;
-    if (job.in_batch && wanted > PANEL_TILES / 2)
-        wanted = wanted < PANEL_TILES ? PANEL_TILES : wanted - wanted % PANEL_TILES;
+}
+
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, wl_products products,
+                  wl_products next, uint8_t *scratch, size_t scratch_stride)
+{
+    multiply_job job = {kernels, set, products, cut_of (products, wl_thread_pool_size (pool)), scratch, scratch_stride};
+    expect (pool, kernels, next);
+    if (job.cut.in_batch)
+        wl_thread_pool_run (pool, job.cut.n_groups * job.cut.group_items, multiply_item, &job);
     else
-        wanted += wanted & 1; /* some kernels take tiles in pairs */
-    job.tiles_per_chunk = wanted < 1 ? 1 : wanted > most ? most : wanted;
-    for (size_t i = 0; i < n_products; i++)
-        n_chunks += chunks_of (&products[i], job.tiles_per_chunk);
-    wl_thread_pool_run (pool, n_chunks, multiply_chunk, &job);
+        wl_thread_pool_run_ranges (pool, job.cut.group_items, job.cut.least, multiply_range, &job);
 }

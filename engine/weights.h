@@ -52,8 +52,15 @@ typedef struct wl_product {
     size_t first_row, n_rows;
 } wl_product;
 
-/* Several products of equal columns in one job. `scratch` [threads][scratch_stride] bytes. */
-void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set,
-                  const wl_product *products, size_t n_products, uint8_t *scratch, size_t scratch_stride);
+/* Products of equal columns. */
+typedef struct wl_products {
+    const wl_product *list;
+    size_t n;
+} wl_products;
+
+/* All of them in one job. `next`: those that the next job is likely to be (n = 0: not known); threads that are done before others fetch the weights they take first there.
+ * `scratch` [threads][scratch_stride] bytes. */
+void wl_multiply (wl_thread_pool *pool, const wl_kernels *kernels, const wl_activation_set *set, wl_products products,
+                  wl_products next, uint8_t *scratch, size_t scratch_stride);
 
 #endif

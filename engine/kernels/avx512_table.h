@@ -22,7 +22,7 @@
         .quantize_q8_256 = quantize_q8_256, .matmul = MATMUL_TABLE (matmul_isa), .attention = simd8_attention,  \
         .rms_norm = rms_norm, .layer_norm = layer_norm, .silu_mul = silu_mul, .gelu_mul = gelu_mul,             \
         .add_scaled = add_scaled, .rope_adjacent = rope_adjacent, .rope_halves = rope_halves, .to_f16 = to_f16, \
-        .to_q8_0 = to_q8_0,                                                                                     \
+        .to_q8_0 = to_q8_0, .reads_halves = true,                                                               \
     }
 
 const wl_kernels wl_kernels_avx512vnni = TABLE ("avx512vnni", avx512, panel);

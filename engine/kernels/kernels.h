@@ -159,6 +159,7 @@ typedef void (*wl_matmul_fn) (float *out, size_t out_stride, const void *tiles, 
 typedef struct wl_kernels {
     const char *isa;      /* "scalar", "avx2", … as for --isa */
     size_t scratch_bytes; /* per thread, for matmul */
+    bool reads_halves; /* with few columns, the tiles of a call are read as two runs side by side, half of them each */
 
     /* x[n] -> q, scales, sums (and totals) of one row. n is a multiple of 32 or 256. */
     void (*quantize_q8_16) (int8_t *q, float *scales, int16_t *sums, float *totals, const float *x, size_t n);

@@ -88,8 +88,7 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
     void *scratch = test_alloc (k->scratch_bytes);
     test_activations a;
     make_activations (t, &a, k, f->activation, slow ? 4 : GEMM_COLUMNS, N, false);
-    float *out = test_alloc (GEMM_COLUMNS * (n_tiles * 8 + 16) * sizeof (float) /
-                             (slow ? 1 : 4)); /* few columns use all tiles */
+    float *out = test_alloc (few[sizeof few / sizeof few[0] - 1] * n_tiles * 8 * sizeof (float));
     size_t gemm_tiles = slow ? 4 : GEMM_ROWS / 8;
     timing gemm = time_matmul (k, type, out, gemm_tiles * 8, tiles, gemm_tiles, 8, &a.a, scratch);
     double macs = (double) a.a.n_rows * (double) gemm_tiles * 8 * N;
@@ -98,9 +97,8 @@ static void bench_type (test_state *t, const wl_kernels *k, uint32_t type)
     for (size_t i = 0; i < sizeof few / sizeof few[0] && few[i] <= a.a.n_rows; i++) {
         wl_activations b = a.a;
         b.n_rows = few[i];
-        size_t used = few[i] > 1 ? n_tiles / 4 : n_tiles;
-        timing gemv = time_matmul (k, type, out, used * 8, tiles, used, 32, &b, scratch);
-        printf (" %zu: %.1f", few[i], (double) (used * tile_bytes) / gemv.best * 1e-9);
+        timing gemv = time_matmul (k, type, out, n_tiles * 8, tiles, n_tiles, 32, &b, scratch);
+        printf (" %zu: %.1f", few[i], (double) (n_tiles * tile_bytes) / gemv.best * 1e-9);
     }
     printf ("\n");
     fflush (stdout);

@@ -57,6 +57,147 @@ static void every_chunk_runs_exactly_once (void **state)
     }
 }
 
+typedef struct homes {
+    _Atomic uint32_t n_entered;
+    size_t first[3];
+    _Atomic uint32_t has_begun[3];
+} homes;
+
+/* Each thread's first chunk waits for the others' first ones. */
+static void note_first (void *context, size_t chunk, size_t thread)
+{
+    homes *h = context;
+    if (atomic_exchange (&h->has_begun[thread], 1))
+        return;
+    h->first[thread] = chunk;
+    atomic_fetch_add (&h->n_entered, 1);
+    while (atomic_load (&h->n_entered) < 3) {
+        struct timespec pause = {0, 10 * 1000};
+        nanosleep (&pause, NULL);
+    }
+}
+
+static void every_thread_begins_with_its_own_part (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_thread_pool *pool = wl_thread_pool_new (3, &err);
+    for (int round = 0; round < 20; round++) {
+        homes h = {0};
+        wl_thread_pool_run (pool, 30, note_first, &h);
+        for (size_t thread = 0; thread < 3; thread++)
+            assert_int_equal (h.first[thread], 10 * thread);
+    }
+    wl_thread_pool_free (&pool);
+}
+
+typedef struct ranges_job {
+    job items;
+    size_t least;
+    struct {
+        size_t first, end; /* of each thread's first range */
+        _Atomic uint32_t has_begun;
+    } threads[3];
+    _Atomic uint32_t n_begun, n_short;
+} ranges_job;
+
+/* As note_first; and counts ranges that are shorter than they should be. */
+static void count_range (void *context, size_t first, size_t end, size_t thread)
+{
+    ranges_job *j = context;
+    for (size_t item = first; item < end; item++)
+        count_chunk (&j->items, item, thread);
+    if (end - first < j->least)
+        atomic_fetch_add (&j->n_short, 1);
+    if (atomic_exchange (&j->threads[thread].has_begun, 1))
+        return;
+    j->threads[thread].first = first;
+    j->threads[thread].end = end;
+    atomic_fetch_add (&j->n_begun, 1);
+    while (atomic_load (&j->n_begun) < 3) {
+        struct timespec pause = {0, 10 * 1000};
+        nanosleep (&pause, NULL);
+    }
+}
+
+static void ranges_begin_with_half_of_a_part_and_hold_every_item_once (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_thread_pool *pool = wl_thread_pool_new (3, &err);
+    for (size_t least = 1; least <= 10; least++) {
+        const size_t n = 240 + least;
+        ranges_job j = {.items.n_threads = 3, .least = least};
+        wl_thread_pool_run_ranges (pool, n, least, count_range, &j);
+        for (size_t item = 0; item < MOST_CHUNKS; item++) {
+            assert_int_equal (j.items.runs[item], item < n);
+            assert_int_equal (j.items.plain[item], item < n);
+        }
+        assert_true (j.n_short <= 3); /* one at the end of each part */
+        for (size_t thread = 0; thread < 3; thread++) {
+            size_t first, end;
+            wl_thread_pool_first_range (pool, n, least, thread, &first, &end);
+            assert_int_equal (first, n * thread / 3);
+            assert_int_equal (end, first + (n * (thread + 1) / 3 - first) / 2);
+            assert_int_equal (j.threads[thread].first, first);
+            assert_int_equal (j.threads[thread].end, end);
+        }
+    }
+    wl_thread_pool_free (&pool);
+}
+
+static void one_thread_runs_all_items_as_one_range (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_thread_pool *pool = wl_thread_pool_new (1, &err);
+    ranges_job j = {.items.n_threads = 1, .n_begun = 2};
+    wl_thread_pool_run_ranges (pool, 100, 1, count_range, &j);
+    size_t first, end;
+    wl_thread_pool_first_range (pool, 100, 1, 0, &first, &end);
+    assert_int_equal (j.threads[0].first, first);
+    assert_int_equal (j.threads[0].end, end);
+    assert_int_equal (end - first, 100);
+    wl_thread_pool_free (&pool);
+}
+
+static void what_a_thread_expects_may_be_gone (void **state)
+{
+    (void) state;
+    wl_error err = {0};
+    wl_thread_pool *pool = wl_thread_pool_new (3, &err);
+    uint8_t *const gone = wl_map_pages (1 << 17, &err);
+    wl_unmap_pages (gone, 1 << 17);
+    for (size_t round = 0; round < 200; round++) {
+        for (size_t thread = 0; thread < 3; thread++)
+            wl_thread_pool_expect (pool, thread,
+                                   (wl_memory_runs){{round % 3 ? gone + 64 * round : NULL, gone}, 1 << 16});
+        job j = {.n_threads = 3};
+        wl_thread_pool_run (pool, 20, count_chunk, &j);
+        for (size_t c = 0; c < 20; c++)
+            assert_int_equal (j.runs[c], 1);
+    }
+    wl_thread_pool_free (&pool);
+}
+
+static void sum_chunk (void *context, size_t chunk, size_t thread)
+{
+    (void) thread;
+    atomic_fetch_add ((_Atomic uint64_t *) context, chunk);
+}
+
+static void more_chunks_than_a_ticket_holds_are_run_in_parts (void **state)
+{
+    (void) state;
+    const uint64_t n = 2500000;
+    _Atomic uint64_t sum = 0;
+    wl_error err = {0};
+    wl_thread_pool *pool = wl_thread_pool_new (2, &err);
+    wl_thread_pool_run (pool, n, sum_chunk, &sum);
+    assert_true (atomic_load (&sum) == n * (n - 1) / 2);
+    wl_thread_pool_free (&pool);
+}
+
 static uint64_t process_cpu_ns (void)
 {
     struct timespec t;
@@ -91,7 +232,7 @@ static void a_pool_of_no_threads_or_too_many_is_refused (void **state)
 static void a_pool_survives_failing_allocations (void **state)
 {
     (void) state;
-    for (unsigned nth = 1; nth <= 2; nth++) {
+    for (unsigned nth = 1; nth <= 3; nth++) {
         wl_error err = {0};
         wl_memory_fail_after (nth);
         assert_null (wl_thread_pool_new (2, &err));
@@ -104,6 +245,11 @@ int main (void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test (every_chunk_runs_exactly_once),
+        cmocka_unit_test (every_thread_begins_with_its_own_part),
+        cmocka_unit_test (ranges_begin_with_half_of_a_part_and_hold_every_item_once),
+        cmocka_unit_test (one_thread_runs_all_items_as_one_range),
+        cmocka_unit_test (what_a_thread_expects_may_be_gone),
+        cmocka_unit_test (more_chunks_than_a_ticket_holds_are_run_in_parts),
         cmocka_unit_test (an_idle_pool_uses_no_cpu),
         cmocka_unit_test (a_pool_of_no_threads_or_too_many_is_refused),
         cmocka_unit_test (a_pool_survives_failing_allocations),
