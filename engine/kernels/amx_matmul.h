@@ -162,14 +162,6 @@ INLINE void amx_end (const int type, const int n_vectors, const int n_columns, f
     store_values (n_vectors, n_columns, value, out, out_stride, lanes);
 }
 
-INLINE columns skip_columns (columns a, size_t n)
-{
-    a.q += n * a.q_stride;
-    a.extras += n * a.extra_stride;
-    a.scales += n * a.scale_stride;
-    return a;
-}
-
 /* n_vectors x 16 columns over n_blocks blocks, of which columns from `first` on are added to what the lanes of `old`
  * hold in out. */
 INLINE void amx_kernel (const int type, const int n_vectors, float *out, size_t out_stride, panel_weights w, columns a,
@@ -203,13 +195,14 @@ INLINE void amx_kernel (const int type, const int n_vectors, float *out, size_t 
  * the columns that are left: no register's shape changes. */
 INLINE void amx_panel_kernels (const int type, const int n_vectors, float *out, size_t out_stride, const panel *p,
                                columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes, __mmask16 old,
-                               const upcoming *next)
+                               upcoming *next)
 {
     const panel_weights w = {p->bytes, (const uint8_t *) p->factors};
     const size_t n_runs = (n_columns + AMX_COLUMNS - 1) / AMX_COLUMNS;
+    next->each = (next->left + n_runs - 1) / n_runs;
     for (size_t run = 0; run < n_runs; run++) {
         const size_t from = run * AMX_COLUMNS, start = from + AMX_COLUMNS <= n_columns ? from : n_columns - AMX_COLUMNS;
-        prefetch_share (next, run, n_runs);
+        prefetch_share (next);
         amx_kernel (type, n_vectors, out + start * out_stride, out_stride, w, skip_columns (at, start), from - start,
                     n_blocks, lanes, old);
     }
@@ -224,12 +217,12 @@ static void amx_matmul (const kernel_set *set, float *out, size_t out_stride, co
     AMX_RELEASE ();
 }
 
-#define DEFINE_AMX_PANEL(TYPE, name, n_vectors)                                                                        \
-    static __attribute__ ((noinline)) void name##_amx_##n_vectors (                                                    \
-        float *out, size_t out_stride, const panel *p, columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes, \
-        __mmask16 old, const upcoming *next)                                                                           \
-    {                                                                                                                  \
-        amx_panel_kernels (TYPE, n_vectors, out, out_stride, p, at, n_columns, n_blocks, lanes, old, next);            \
+#define DEFINE_AMX_PANEL(TYPE, name, n_vectors)                                                                    \
+    static __attribute__ ((noinline)) void name##_amx_##n_vectors (float *out, size_t out_stride, const panel *p,  \
+                                                                   columns at, size_t n_columns, size_t n_blocks,  \
+                                                                   __mmask16 lanes, __mmask16 old, upcoming *next) \
+    {                                                                                                              \
+        amx_panel_kernels (TYPE, n_vectors, out, out_stride, p, at, n_columns, n_blocks, lanes, old, next);        \
     }
 
 #undef DEFINE_EXPAND
@@ -240,7 +233,7 @@ static void amx_matmul (const kernel_set *set, float *out, size_t out_stride, co
     DEFINE_AMX_PANEL (TYPE, name, 2)                                                                             \
     static void name##_amx (const kernel_set *set, int n_vectors, float *out, size_t out_stride, const panel *p, \
                             columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes, __mmask16 old,       \
-                            const upcoming *next)                                                                \
+                            upcoming *next)                                                                      \
     {                                                                                                            \
         (void) set;                                                                                              \
         (n_vectors == 2 ? name##_amx_2 : name##_amx_1) (out, out_stride, p, at, n_columns, n_blocks, lanes, old, \

@@ -337,8 +337,8 @@ INLINE void store_values (const int n_vectors, const int n_columns, values_of va
 }
 
 /* n_vectors x n_columns over n_blocks blocks, added to what the lanes of `old` hold in out. */
-INLINE void panel_kernel (const int type, const int n_vectors, const int n_columns, float *out, size_t out_stride,
-                          panel_weights w, columns a, size_t n_blocks, __mmask16 lanes, __mmask16 old)
+INLINE void panel_run (const int type, const int n_vectors, const int n_columns, float *out, size_t out_stride,
+                       panel_weights w, columns a, size_t n_blocks, __mmask16 lanes, __mmask16 old)
 {
     const int width = block_width (type), steps = is_folded (type) ? 8 : group_steps (type), rounds = width / 4 / steps;
     values_of value, part;
@@ -380,6 +380,45 @@ INLINE void panel_kernel (const int type, const int n_vectors, const int n_colum
         w.bytes += width * 8 * PANEL_TILES;
         a.q += width;
         a.extras += type == Q2_K ? 32 : takes_totals (type) ? 4 : 4 * n_extras (type);
+    }
+}
+
+INLINE columns skip_columns (columns a, size_t n)
+{
+    a.q += n * a.q_stride;
+    a.extras += n * a.extra_stride;
+    a.scales += n * a.scale_stride;
+    return a;
+}
+
+/* What is unpacked next: the lines of each of n_tiles tiles that are not prefetched yet, and how many are in each run. */
+typedef struct upcoming {
+    const uint8_t *lines;
+    size_t n_tiles, tile_bytes, left, each;
+} upcoming;
+
+INLINE void prefetch_share (upcoming *next)
+{
+    const size_t n = next->left < next->each ? next->left : next->each;
+    for (size_t i = 0; i < n; i++, next->lines += LINE)
+        for (size_t t = 0; t < next->n_tiles; t++)
+            _mm_prefetch ((const char *) next->lines + t * next->tile_bytes, _MM_HINT_T1);
+    next->left -= n;
+}
+
+/* n_runs runs of n_columns each. */
+INLINE void panel_kernel (const int type, const int n_vectors, const int n_columns, float *out, size_t out_stride,
+                          panel_weights w, columns a, size_t n_runs, size_t n_blocks, __mmask16 lanes, __mmask16 old,
+                          upcoming *next)
+{
+    for (; n_runs > 0; n_runs--, out += n_columns * out_stride, a = skip_columns (a, (size_t) n_columns)) {
+        UNROLL for (int c = 0; c < n_columns; c++)
+        {
+            UNROLL for (int v = 0; v < n_vectors; v++)
+                _mm_prefetch ((const char *) (out + c * out_stride + 16 * v), _MM_HINT_T0);
+        }
+        prefetch_share (next);
+        panel_run (type, n_vectors, n_columns, out, out_stride, w, a, n_blocks, lanes, old);
     }
 }
 
@@ -468,24 +507,18 @@ INLINE void prepare_column (const int type, uint8_t *out, const int16_t *sums, s
 
 /* -- Whole matrices ------------------------------------------------------------------------------------------------ */
 
-/* What is unpacked next: n_lines of each of n_tiles tiles. */
-typedef struct upcoming {
-    const uint8_t *tiles;
-    size_t n_tiles, tile_bytes, n_lines;
-} upcoming;
-
 /* A type's instances of the above, each a function of its own so that it has all registers. */
 typedef struct kernel_set kernel_set;
 struct kernel_set {
     size_t width, scale_width, block_bytes, factor_bytes, column_bytes;      /* column_bytes: of a slab of a column */
     bool totals;                                                             /* extras are the activations' totals */
     void (*direct[MAX_DIRECT_COLUMNS + 1]) (results, pair, columns, size_t); /* by columns */
-    void (*panel[PANEL_VECTORS + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, columns, size_t, __mmask16,
-                                                         __mmask16); /* by vectors, columns */
+    void (*panel[PANEL_VECTORS + 1][PANEL_COLUMNS + 1]) (float *, size_t, panel_weights, columns, size_t, size_t,
+                                                         __mmask16, __mmask16, upcoming *); /* by vectors, columns */
     void (*unpack) (uint8_t *, uint8_t *, pair, size_t);
     void (*prepare) (uint8_t *, const int16_t *, size_t);
     void (*multiply) (const kernel_set *, int, float *, size_t, const panel *, columns, size_t, size_t, __mmask16,
-                      __mmask16, const upcoming *); /* multiply_panel (), or AMX's */
+                      __mmask16, upcoming *); /* multiply_panel (), or AMX's */
 };
 
 /* The columns from `first` on, elements from k on, with the activations' own extras. */
@@ -520,35 +553,19 @@ static void matmul_direct (const kernel_set *set, float *out, size_t out_stride,
                                (pair){tiles + (n_tiles - 1) * tile_bytes, 0}, all, n_blocks);
 }
 
-/* Share i of n. */
-static void prefetch_share (const upcoming *next, size_t i, size_t n)
-{
-    const size_t from = next->n_lines * i / n, to = next->n_lines * (i + 1) / n;
-    for (size_t t = 0; t < next->n_tiles; t++)
-        for (size_t line = from; line < to; line++)
-            _mm_prefetch ((const char *) next->tiles + t * next->tile_bytes + line * LINE, _MM_HINT_T1);
-}
-
 /* All columns, in runs of about the same length: more than MAX_DIRECT_COLUMNS make runs of 4 to 6. */
 static void multiply_panel (const kernel_set *set, const int n_vectors, float *out, size_t out_stride, const panel *p,
                             columns at, size_t n_columns, size_t n_blocks, __mmask16 lanes, __mmask16 old,
-                            const upcoming *next)
+                            upcoming *next)
 {
     const panel_weights w = {p->bytes, (const uint8_t *) p->factors};
-    const size_t n_runs = (n_columns + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
-    for (size_t run = 0; run < n_runs; run++) {
-        const size_t left = n_runs - run, m = (n_columns + left - 1) / left;
-        prefetch_share (next, run, n_runs);
-        for (size_t c = 0; c < m; c++)
-            for (size_t i = 0; i < 16 * (size_t) n_vectors; i += 16)
-                _mm_prefetch ((const char *) (out + c * out_stride + i), _MM_HINT_T0);
-        set->panel[n_vectors][m](out, out_stride, w, at, n_blocks, lanes, old);
-        out += m * out_stride;
-        at.q += m * at.q_stride;
-        at.extras += m * at.extra_stride;
-        at.scales += m * at.scale_stride;
-        n_columns -= m;
-    }
+    const size_t n_runs = (n_columns + PANEL_COLUMNS - 1) / PANEL_COLUMNS, m = n_columns / n_runs,
+                 n_longer = n_columns % n_runs;
+    next->each = (next->left + n_runs - 1) / n_runs;
+    if (n_longer)
+        set->panel[n_vectors][m + 1](out, out_stride, w, at, n_longer, n_blocks, lanes, old, next);
+    set->panel[n_vectors][m](out + n_longer * (m + 1) * out_stride, out_stride, w,
+                             skip_columns (at, n_longer * (m + 1)), n_runs - n_longer, n_blocks, lanes, old, next);
 }
 
 /* Columns [first, first + n_columns) of elements [k, k + n_blocks * width) against all tiles, added to out but for the
@@ -576,13 +593,13 @@ static void multiply_slab (const kernel_set *set, float *out, size_t out_stride,
                          (pair){packed + i * tile_bytes, n == 1 ? 0 : tile_bytes}, n_blocks);
         /* then come the next tiles, or the first tiles' next slab */
         const bool more = left > n;
-        const upcoming next = {
-            .tiles = more ? packed + n * tile_bytes : packed - t * tile_bytes + slab_bytes,
+        upcoming next = {
+            .lines = more ? packed + n * tile_bytes : packed - t * tile_bytes + slab_bytes,
             .n_tiles = more ? (left - n < PANEL_TILES ? left - n : PANEL_TILES)
                        : k + n_blocks * set->width < a->n && n_tiles > n ? PANEL_TILES
                                                                          : 0,
             .tile_bytes = tile_bytes,
-            .n_lines = slab_bytes / LINE,
+            .left = slab_bytes / LINE,
         };
         const __mmask16 lanes = n == 1 ? 0x00ff : 0xffff;
         set->multiply (set, n == PANEL_TILES ? 2 : 1, out + 8 * t, out_stride, p, at, n_columns, n_blocks, lanes,
@@ -631,9 +648,10 @@ static void matmul (const kernel_set *set, float *out, size_t out_stride, const 
 
 #define DEFINE_PANEL(TYPE, name, n_vectors, n_columns)                                                              \
     static __attribute__ ((noinline)) void name##_panel_##n_vectors##_##n_columns (                                 \
-        float *out, size_t out_stride, panel_weights w, columns a, size_t n_blocks, __mmask16 lanes, __mmask16 old) \
+        float *out, size_t out_stride, panel_weights w, columns a, size_t n_runs, size_t n_blocks, __mmask16 lanes, \
+        __mmask16 old, upcoming *next)                                                                              \
     {                                                                                                               \
-        panel_kernel (TYPE, n_vectors, n_columns, out, out_stride, w, a, n_blocks, lanes, old);                     \
+        panel_kernel (TYPE, n_vectors, n_columns, out, out_stride, w, a, n_runs, n_blocks, lanes, old, next);       \
     }
 
 #define DEFINE_MATMUL(TYPE, name, expand_block)                                                                       \
