@@ -57,24 +57,32 @@ static void every_chunk_runs_exactly_once (void **state)
     }
 }
 
+/* The first range of each of three threads. */
 typedef struct homes {
-    _Atomic uint32_t n_entered;
-    size_t first[3];
-    _Atomic uint32_t has_begun[3];
+    _Atomic uint32_t n_begun;
+    struct {
+        size_t first, end;
+        _Atomic uint32_t has_begun;
+    } threads[3];
 } homes;
 
-/* Each thread's first chunk waits for the others' first ones. */
-static void note_first (void *context, size_t chunk, size_t thread)
+/* Notes a thread's first range, which then waits for the others' first ones. */
+static void note_range (homes *h, size_t first, size_t end, size_t thread)
 {
-    homes *h = context;
-    if (atomic_exchange (&h->has_begun[thread], 1))
+    if (atomic_exchange (&h->threads[thread].has_begun, 1))
         return;
-    h->first[thread] = chunk;
-    atomic_fetch_add (&h->n_entered, 1);
-    while (atomic_load (&h->n_entered) < 3) {
+    h->threads[thread].first = first;
+    h->threads[thread].end = end;
+    atomic_fetch_add (&h->n_begun, 1);
+    while (atomic_load (&h->n_begun) < 3) {
         struct timespec pause = {0, 10 * 1000};
         nanosleep (&pause, NULL);
     }
+}
+
+static void note_chunk (void *context, size_t chunk, size_t thread)
+{
+    note_range (context, chunk, chunk + 1, thread);
 }
 
 static void every_thread_begins_with_its_own_part (void **state)
@@ -84,24 +92,20 @@ static void every_thread_begins_with_its_own_part (void **state)
     wl_thread_pool *pool = wl_thread_pool_new (3, &err);
     for (int round = 0; round < 20; round++) {
         homes h = {0};
-        wl_thread_pool_run (pool, 30, note_first, &h);
+        wl_thread_pool_run (pool, 30, note_chunk, &h);
         for (size_t thread = 0; thread < 3; thread++)
-            assert_int_equal (h.first[thread], 10 * thread);
+            assert_int_equal (h.threads[thread].first, 10 * thread);
     }
     wl_thread_pool_free (&pool);
 }
 
 typedef struct ranges_job {
     job items;
+    homes homes;
     size_t least;
-    struct {
-        size_t first, end; /* of each thread's first range */
-        _Atomic uint32_t has_begun;
-    } threads[3];
-    _Atomic uint32_t n_begun, n_short;
+    _Atomic uint32_t n_short; /* ranges shorter than that */
 } ranges_job;
 
-/* As note_first; and counts ranges that are shorter than they should be. */
 static void count_range (void *context, size_t first, size_t end, size_t thread)
 {
     ranges_job *j = context;
@@ -109,15 +113,7 @@ static void count_range (void *context, size_t first, size_t end, size_t thread)
         count_chunk (&j->items, item, thread);
     if (end - first < j->least)
         atomic_fetch_add (&j->n_short, 1);
-    if (atomic_exchange (&j->threads[thread].has_begun, 1))
-        return;
-    j->threads[thread].first = first;
-    j->threads[thread].end = end;
-    atomic_fetch_add (&j->n_begun, 1);
-    while (atomic_load (&j->n_begun) < 3) {
-        struct timespec pause = {0, 10 * 1000};
-        nanosleep (&pause, NULL);
-    }
+    note_range (&j->homes, first, end, thread);
 }
 
 static void ranges_begin_with_half_of_a_part_and_hold_every_item_once (void **state)
@@ -139,8 +135,8 @@ static void ranges_begin_with_half_of_a_part_and_hold_every_item_once (void **st
             wl_thread_pool_first_range (pool, n, least, thread, &first, &end);
             assert_int_equal (first, n * thread / 3);
             assert_int_equal (end, first + (n * (thread + 1) / 3 - first) / 2);
-            assert_int_equal (j.threads[thread].first, first);
-            assert_int_equal (j.threads[thread].end, end);
+            assert_int_equal (j.homes.threads[thread].first, first);
+            assert_int_equal (j.homes.threads[thread].end, end);
         }
     }
     wl_thread_pool_free (&pool);
@@ -151,12 +147,12 @@ static void one_thread_runs_all_items_as_one_range (void **state)
     (void) state;
     wl_error err = {0};
     wl_thread_pool *pool = wl_thread_pool_new (1, &err);
-    ranges_job j = {.items.n_threads = 1, .n_begun = 2};
+    ranges_job j = {.items.n_threads = 1, .homes.n_begun = 2};
     wl_thread_pool_run_ranges (pool, 100, 1, count_range, &j);
     size_t first, end;
     wl_thread_pool_first_range (pool, 100, 1, 0, &first, &end);
-    assert_int_equal (j.threads[0].first, first);
-    assert_int_equal (j.threads[0].end, end);
+    assert_int_equal (j.homes.threads[0].first, first);
+    assert_int_equal (j.homes.threads[0].end, end);
     assert_int_equal (end - first, 100);
     wl_thread_pool_free (&pool);
 }
